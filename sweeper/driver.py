@@ -23,7 +23,7 @@ from sweeper.estimate.stored import is_local
 from sweeper.execution.driving import driving
 from sweeper.folder.forgiving import followed_failures, member
 from sweeper.folder.sweep_folder import SweepFolder
-from sweeper.options import COMPLETE, FAILURES, STOPPED
+from sweeper.options import COMPLETE
 from sweeper.run_options import RunOptions
 from sweeper.screen.activity import doing
 from sweeper.search.warm_start import commit_warm_start, warm_start
@@ -38,7 +38,7 @@ from trials.running.environment import git_commit
 from trials.storage import files
 from trials.storage.data_used import DataUsed
 from trials.storage.leases.lease import Lease
-from trials.storage.outages import Patience, errs, has_begun, impatient, refused_at_start
+from trials.storage.outages import StoragePatience, has_begun, refused_at_start
 from trials.storage.sweep_path import sweep_path
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def run_asked(
         UserError: it cannot be run; nothing has been started.
         StorageError: the storage has erred for longer than the space waits; what is committed is kept.
     """
-    patience = Patience(lambda text, errs: console.print(text, markup=False), limit_s=space.storage_patience_s)
+    patience = StoragePatience(lambda text, errs: console.print(text, markup=False), limit_s=space.storage_patience_s)
     patience.starting = True
     with patience.active():
         return _run_asked(space, folder, options, console, from_python)
@@ -201,11 +201,10 @@ def drive(
     ``verify`` reads all checkpoints. ``from_python``: see :func:`run_asked`. ``runtime_env``: what workers get beside.
     ``command``: what ``sweep.yaml`` says of where a change of the sweep came from.
 
-    Raises UserError if space or data contradict the sweep in the folder, or another driver takes the lease over.
+    Raises UserError if they contradict the sweep in the folder, or another driver takes the lease over.
     """
+    from sweeper.execution.concluding import conclude
     from sweeper.execution.trackers_of import unheard
-    from sweeper.packing.repairing import repaired
-    from sweeper.search.plan import Plan
 
     with doing(console, "reading what the sweep has committed"), refused_at_start(folder.path):
         continued = refuse_contradictions(folder, space)  # again: another driver may have changed the sweep before
@@ -213,12 +212,8 @@ def drive(
         record_change(folder, space, console, git_commit(), data, command)
         for line in continued.lines:
             console.print(line, markup=False)
-        for around in (folder.path, folder.stages):
-            files.remove_leftovers(around)
-        damaged = repaired(folder, checkpoints=verify)
-        warm = warm_start(space, folder, data)
-        commit_warm_start(folder, warm)
-        plan, interrupted = Plan(space, folder, warm), False
+        plan, damaged = _planned(space, folder, data, verify=verify)
+    interrupted = False
     has_begun()
     if plan.over and not unheard(plan):
         for line in damaged:
@@ -231,6 +226,21 @@ def drive(
     if lease.lost:
         raise UserError(f"{folder.path.name} was taken over by another driver ({lease.owner()}): this one stopped")
     return conclude(plan, console, interrupted=interrupted and from_python)
+
+
+def _planned(
+    space: Space, folder: SweepFolder, data: Sequence[DataUsed], *, verify: bool
+) -> tuple[Plan, Sequence[str]]:
+    """Tidy and repair a sweep's folder. Returns its plan, and a line for each damaged file."""
+    from sweeper.packing.repairing import repaired
+    from sweeper.search.plan import Plan
+
+    for around in (folder.path, folder.stages):
+        files.remove_leftovers(around)
+    damaged = repaired(folder, checkpoints=verify)
+    warm = warm_start(space, folder, data)
+    commit_warm_start(folder, warm)
+    return Plan(space, folder, warm), damaged
 
 
 def _run_shown(plan: Plan, lease: Lease, console: Console, damaged: Sequence[str], **asked: Any) -> bool:
@@ -249,38 +259,6 @@ def _run_shown(plan: Plan, lease: Lease, console: Console, damaged: Sequence[str
             display.ended(e.trial_id, e.cell, e.status, e.value, True, e.warnings, e.confirms)
         with ReportRefresher(plan.folder.path, display.note):
             return run_plan(plan, display, lease, **asked)
-
-
-def conclude(plan: Plan, console: Console, *, interrupted: bool = False) -> int:
-    """Write the tables, print the results, write the report, and return the exit code of a run.
-
-    Raises KeyboardInterrupt if ``interrupted``.
-    """
-    from sweeper.packing.automatic import drop_and_pack
-    from sweeper.report.written import report_line
-    from sweeper.results.report import show
-    from sweeper.results.tables import compact_tables
-
-    space, folder = plan.space, plan.folder
-    try:
-        with doing(console, "writing the tables"), impatient():
-            drop_and_pack(folder, over=plan.complete)
-            compact_tables(folder)
-    except OSError as error:
-        if not errs(error):
-            raise
-        way = "free space, then run the same command again" if files.is_full(error) else "the next run writes them"
-        console.print(f"the tables were not written ({error}): {way}", markup=False)
-    show(folder.path, console)
-    console.print(report_line(folder.path), markup=False)
-    if interrupted:
-        raise KeyboardInterrupt(f"{folder.path.name} was stopped; everything is committed, and the same call resumes")
-    if not plan.complete:
-        if plan.out_of_budget:
-            spent = f"{plan.budget.taken} of max_epochs {space.max_epochs} are spent"
-            console.print(f"{spent}: run the same command with --set max_epochs=MORE to resume", markup=False)
-        return STOPPED
-    return FAILURES if plan.failed else COMPLETE
 
 
 def describe_run(

@@ -27,6 +27,7 @@ FLOORS = {
         {"regrowth"},
         {"methods"},
         {"running", "analysis", "extend"},
+        {"preparing"},
         {"single", "testing"},
         {"hub"},
         {"commands"},

@@ -34,10 +34,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except StorageError as error:
         print(f"error: {error}", file=sys.stderr)
-        return STORAGE
+        return STORAGE_ERRS
 
 
-STORAGE = os.EX_IOERR
+STORAGE_ERRS = os.EX_IOERR
 """Exit code, 74, of a command that has waited in vain for its storage."""
 
 COMMANDS = {

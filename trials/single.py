@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -16,35 +16,26 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from trials.called import sweep_command
-from trials.config.stored_content import ABSENT, differing_fields
 from trials.config.trial_config import TrialConfig
-from trials.data import require_data
 from trials.dotted_paths import override, settings_of
 from trials.errors import DamagedFile, TrialFailed, UserError, shown
 from trials.methods.parsing import parse, parse_stored
-from trials.methods.preconditions import require_runnable
 from trials.networks.named_files import resolved
 from trials.networks.stored import checkpoint, network, whole_masks
 from trials.plugins.importing import admit_listed, holding
+from trials.preparing import prepare
 from trials.running.environment import other_code
-from trials.running.shared_trials import refuse_other_content, shared_by
 from trials.running.stop_requests import stop_requests
 from trials.running.trial import TrialHost
 from trials.running.trial import run as run_trial
-from trials.storage import files
-from trials.storage.config_file import CONFIG, read_config, write_config
-from trials.storage.data_used import DataUsed, data_used_in, refuse_other_data
-from trials.storage.leases.lease_store import require_locks
-from trials.storage.outages import PATIENCE_S, Patience, errs, refused_at_start
+from trials.storage.config_file import read_config
+from trials.storage.outages import STORAGE_PATIENCE_S, StoragePatience
 from trials.storage.place import Place, place
 from trials.storage.rows import TABLES, Row, Rows
-from trials.storage.safe_read import require_own_folder
 from trials.storage.sweep_path import STAGES, sweep_path
 from trials.storage.trial_folder import State, TrialFolder
 from trials.system.machine import usable_threads
 from trials.system.user_path import user_path
-from trials.training.device import require_known, resolve_device
 from trials.yaml_text import as_yaml, read_yaml
 
 _SHOWN = ("val_accuracy", "test_accuracy", "density", "cost", "epochs", "warnings")
@@ -171,7 +162,7 @@ def run(
     plugins: Iterable[str] = (),
     threads: int | None = None,
     report: Callable[[Row], None] | None = None,
-    storage_patience_s: float = PATIENCE_S,
+    storage_patience_s: float = STORAGE_PATIENCE_S,
 ) -> Trial:
     """Run one trial in this process, without Ray, and return it once it is complete: the run of ``python -m trials``.
 
@@ -205,30 +196,36 @@ def run(
     where, threads = place(folder), _threads(threads)
     sweep = sweep_path(str(where.parent), where.name, "folder")
     found = config_of(config, settings_of(set), plugins)
-    require_patience(storage_patience_s)
+    return _run_in(sweep, found, threads, report or (lambda _: None), require_patience(storage_patience_s))
+
+
+def _run_in(
+    sweep: Place, config: TrialConfig, threads: int, report: Callable[[Row], None], storage_patience_s: float
+) -> Trial:
     with waiting(_warn, storage_patience_s):
-        path = prepare(found, sweep, _warn, "another folder")
+        path = prepare(config, sweep, _warn, "another folder")
     waits: dict[str, Any] = {"warn": _warn, "storage_patience_s": storage_patience_s}
-    with stop_requests(impatient=True) as asked, holding(found.plugins):
-        host = TrialHost(sweep.parent / STAGES, report or (lambda _: None), lambda: bool(asked), threads, **waits)
-        state = run_trial(found, path, host)
-    _require_ended(found.id, state)
+    with stop_requests(impatient=True) as asked, holding(config.plugins):
+        host = TrialHost(sweep.parent / STAGES, report, lambda: bool(asked), threads, **waits)
+        state = run_trial(config, path, host)
+    _require_ended(config.id, state)
     return load(path)
 
 
-def require_patience(seconds: object) -> None:
-    """Refuse what are no seconds to wait for a storage.
+def require_patience(seconds: object) -> float:
+    """Return seconds to wait for a storage, checked.
 
     Raises:
         UserError: they are not.
     """
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
         raise UserError(f"storage_patience_s is {shown(seconds)}, but must be seconds, at least 0: 600 is the default")
+    return seconds
 
 
 def waiting(note: Callable[[str], None], seconds: float) -> AbstractContextManager[None]:
     """Let checks before a trial wait for its storage, but not for what a person must mend; ``note`` gets a line."""
-    return Patience(lambda text, errs: note(text), limit_s=seconds, starting=True).active()
+    return StoragePatience(lambda text, errs: note(text), limit_s=seconds, starting=True).active()
 
 
 def _require_ended(trial_id: str, state: State) -> None:
@@ -265,85 +262,6 @@ def config_of(
         content = as_yaml(config)
     content = override(content, settings)
     return resolved(parse(admit_listed(content, folder, list(plugins)) if isinstance(content, dict) else content))
-
-
-def prepare(config: TrialConfig, sweep: Place, note: Callable[[str], None], other: str = "another --name") -> Place:
-    """Check that a trial can run here, write its ``config.json`` and return its folder.
-
-    Args:
-        sweep: the folder ``STORAGE/NAME`` to put it in.
-        note: called with what a user should know of the data.
-        other: what a message asks for if this folder cannot be used.
-
-    Raises:
-        UserError: the trial cannot run, its data are absent or others than those that the trials in ``sweep`` have
-            used, a shared trial that it needs has another content, or the folder is a sweep's or cannot be written.
-    """
-    if (sweep / "sweep.yaml").exists():
-        raise UserError(f"{sweep} is the folder of a sweep, which {sweep_command()} runs: give {other}")
-    with refused_at_start(sweep.parent):
-        _check_before(config, sweep, note, other)
-    folder = sweep / "trials" / config.id
-    try:
-        for inside in (folder.parent, folder):
-            require_own_folder(inside)
-    except DamagedFile as damage:
-        raise UserError(f"{damage}: remove it, or give {other}") from None
-    try:
-        files.require_writable(folder)
-        if shared_by(config):
-            require_locks(sweep.parent / STAGES)
-        _write_config(folder, config, other, note)
-    except OSError as error:
-        there = str(sweep.parent)
-        raise UserError(f"storage is {there!r}, but must be writable ({error}): give another --storage") from None
-    with suppress(DamagedFile):  # which the run repairs
-        state = TrialFolder(folder).state()
-        for changed in other_code(config, state.computed_in if state else ()):
-            note(f"{config.id} goes on with other code: {changed}")
-    return folder
-
-
-def _check_before(config: TrialConfig, sweep: Place, note: Callable[[str], None], other: str) -> None:
-    resolve_device(config.device)
-    require_known(config.device)
-    header = require_data(*config.data_key)
-    for line in header.notes:
-        note(line)
-    require_runnable(config, header)
-    now = [DataUsed.of(config.model_dump(mode="json"), str(header.fingerprint))]
-    way_out = f"set data_dir to the data that it used, or give {other}"
-    refuse_other_data(sweep.name, data_used_in(sweep / "trials"), now, way_out)
-    refuse_other_content(sweep.parent / STAGES, shared_by(config).values(), str(header.fingerprint))
-
-
-def _write_config(folder: Place, config: TrialConfig, other: str, note: Callable[[str], None]) -> None:
-    """Write the trial's ``config.json``.
-
-    Raises:
-        UserError: there is one of this name that a sweep asked for, or with another content, since a default has
-            changed.
-    """
-    try:
-        content = read_config(folder)
-        differing, samples = differing_fields(content.config, config), content.samples
-        found = next((field for field in differing if field[0] not in config.file_hashes), None)  # its hash is named
-    except FileNotFoundError:
-        found, samples = None, []
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, DamagedFile) as error:
-        if errs(error):
-            raise
-        found, samples = None, []
-        note(f"{folder / CONFIG} is written anew ({error})")
-    if samples:
-        raise UserError(f"{folder} holds a trial that a sweep asked for, which {sweep_command()} runs: give {other}")
-    if found is not None:
-        path, before, now = found
-        raise UserError(
-            f"{path} is {shown(now)}, but {config.id} was made with {'none' if before is ABSENT else shown(before)}: "
-            f"the default has changed, or {folder / 'config.json'} was changed by hand: give {other}"
-        )
-    write_config(folder, config.id, config.model_dump(mode="json"), revisions=config.revisions)
 
 
 def _warn(text: str) -> None:

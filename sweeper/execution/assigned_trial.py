@@ -25,7 +25,7 @@ from trials.errors import (
 from trials.methods.parsing import parse
 from trials.plugins.importing import admit_sent
 from trials.running.trial import TrialHost, run
-from trials.storage.outages import PATIENCE_S
+from trials.storage.outages import STORAGE_PATIENCE_S
 from trials.storage.place import STORAGE_LAG_S, Place, place
 from trials.storage.trial_folder import State, TrialFolder
 from trials.training.device import is_lost, lacks_memory, limit_gpu_memory
@@ -217,7 +217,7 @@ def _host(assignment: Mapping[str, Any], reporter: Reporter, make_map: MakeMap |
         commit=assignment.get("commit"),
         limit_s=assignment.get("limit_s"),
         storage=reporter.storage,
-        storage_patience_s=assignment.get("storage_patience_s", PATIENCE_S),
+        storage_patience_s=assignment.get("storage_patience_s", STORAGE_PATIENCE_S),
     )
 
 

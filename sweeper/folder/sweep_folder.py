@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -11,13 +10,14 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from sweeper.folder.forgiving import followed_failures, forgive_trial, member
+from sweeper.folder.stamps import Stamp, stamps_in
 from sweeper.folder.sweep_file import SWEEP_FILE, append_document, read_documents
 from trials.errors import DamagedFile, UserError
 from trials.storage import files
 from trials.storage.config_file import CONFIG, TRIAL_NAME, OtherTrial, read_config, write_config
 from trials.storage.data_used import DataUsed, read_used
 from trials.storage.outages import errs
-from trials.storage.packed.reading import names_and_packs, part_by_part, trial_names, with_packed
+from trials.storage.packed.reading import part_by_part, trial_names
 from trials.storage.place import ObjectPath, Place, R, as_stored, each
 from trials.storage.safe_read import require_own_folder
 from trials.storage.sweep_path import STAGES
@@ -254,14 +254,9 @@ class SweepFolder:
 
     def stamps(self) -> dict[str, Stamp]:
         """Return a stamp per trial that changes whenever its config or state is written."""
-        if isinstance(self.trials, ObjectPath):
-            found = self.trials.stamps()
-            own = {name.partition("/")[0] for name in found}
-            stamps = {name: [x for f in _STAMPED for x in found.get(f"{name}/{f}", (0, 0))] for name in own}
-            return with_packed(stamps, names_and_packs(self.trials)[1])  # packs are read last: see there
-        self._names()
-        names, packs = names_and_packs(self.trials)
-        return with_packed({name: _stamp(f"{self.trials}/{name}") for name in names}, packs)
+        if not isinstance(self.trials, ObjectPath):
+            self._names()
+        return stamps_in(self.trials)
 
     def documents(self) -> list[dict[str, Any]]:
         """Return the documents of ``sweep.yaml``, one per change of the sweep, oldest first; empty for a new sweep.
@@ -305,23 +300,6 @@ def is_stopped(folder: Place, step: int) -> bool:
     except (OSError, DamagedFile):
         return False
     return any(sample.stopped is not None and step >= sample.stopped for sample in samples)
-
-
-Stamp = list[int]
-"""Modification time in ns and size of each file in ``_STAMPED``; 0 for a missing file."""
-
-_STAMPED = ("config.json", "state.json")
-
-
-def _stamp(folder: str) -> Stamp:
-    stamp = []
-    for name in _STAMPED:
-        try:
-            found = os.stat(f"{folder}/{name}")  # noqa: PTH116  # called for ten thousand folders: a Path costs more than the call
-            stamp += [found.st_mtime_ns, found.st_size]
-        except OSError:
-            stamp += [0, 0]
-    return stamp
 
 
 def _read(folder: Place) -> tuple[str, StoredConfig, tuple[Sample, ...]]:

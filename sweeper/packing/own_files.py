@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sweeper.folder.sweep_folder import Stamp, SweepFolder
+from sweeper.folder.stamps import Stamp
+from sweeper.folder.sweep_folder import SweepFolder
 from trials.errors import DamagedFile
 from trials.storage import files
 from trials.storage.packed.packs import PackedTrial

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from sweeper.columns import COLUMNS, TEXT, config_column
 from sweeper.folder.confirmations import CONFIRM
 from sweeper.folder.replicates import replicate_in
-from sweeper.folder.sweep_folder import Stamp, SweepFolder, read_samples
+from sweeper.folder.stamps import Stamp
+from sweeper.folder.sweep_folder import SweepFolder, read_samples
 from sweeper.results.arrow_tables import finish, from_rows, stack
 from sweeper.results.column_types import TABLES_SCHEMA, base_of, described_column, digest_of_columns
 from sweeper.results.frames import SweepTables, frame_of

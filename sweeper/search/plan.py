@@ -235,8 +235,7 @@ class Plan:
 
     def _next_aside(self) -> Assignment | None:
         """Hand out a trial that was put aside: nothing else is left to run now."""
-        if self._aside:
-            self._queue.append(self._aside.popleft())
+        self._queue.extend([self._aside.popleft()] if self._aside else [])
         return self._next_queued()
 
     def _hand_out(self, record: Record) -> Assignment:
@@ -250,9 +249,8 @@ class Plan:
         alone = error is not None and error["type"] == OUT_OF_MEMORY
         config = self._found_now(record, sample)
         avoid = self.sick.avoided_by(record.id, *shared_by(config)) if self.sick.known else ()
-        assignment = Assignment(record.id, config, sample.cell, alone, avoid)
         self.running.add(record.id)
-        return assignment
+        return Assignment(record.id, config, sample.cell, alone, avoid)
 
     def _found_now(self, record: Record, sample: Sample) -> TrialConfig:
         """A record's config with its data, its device and the files that it names as the space has them now: only those

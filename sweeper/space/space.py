@@ -59,8 +59,7 @@ class Space(Frozen):
             5 for a search of choices and integers, of which no point is asked twice then, and otherwise 0.
         stop_at: value of the objective at which a cell's search ends.
         stop_when: rules by which a cell's search ends before its samples.
-        objectives: columns that rank the trials; two or more give a Pareto front. A file may give a single one as
-            ``objective`` and ``direction``.
+        objectives: columns that rank the trials, several as a Pareto front. ``objective`` and ``direction`` give one.
         constraints: bounds that a trial must satisfy to be ranked.
         pruner: stops trials early, comparing within a cell; None runs all trials to their end.
         from_sweep: earlier sweep whose trials the search starts from.
@@ -119,9 +118,8 @@ class Space(Frozen):
     @classmethod
     def _spelled_out(cls, content: Any) -> Any:
         known = {*cls.model_fields, "objective", "direction"}
-        for key in content:
-            if key not in known:
-                raise UserError(unknown_name("key", key, known))
+        for key in (key for key in content if key not in known):
+            raise UserError(unknown_name("key", key, known))
         plugins = strings(content.get("plugins"))
         # The default of samples depends on other sections, which are therefore read first.
         content = {**read_objectives(content), "sampler": read_sampler(content.get("sampler", "tpe"), plugins)}

@@ -32,7 +32,7 @@ from trials.errors import StorageError
 from trials.storage import files
 from trials.storage.leases.lease import Lease
 from trials.storage.leases.owner import has_ended, new_token
-from trials.storage.outages import Patience
+from trials.storage.outages import StoragePatience
 from trials.storage.rows import FINISHED
 from trials.storage.trial_folder import TrialFolder
 
@@ -145,7 +145,7 @@ def run_sweep(path: Path, notes: list[str], **fields: Any) -> None:
     pruned = {"grid": {}, "pruner": {"name": "median", "n_startup_trials": 1}}
     space = make_space(trial={**trial, "density": 0.3}, **search, **pruned, **fields)
     folder = SweepFolder(path / "sweep")
-    with Patience(lambda text, errs: notes.append(text), limit_s=space.storage_patience_s).active():
+    with StoragePatience(lambda text, errs: notes.append(text), limit_s=space.storage_patience_s).active():
         if not folder.documents():
             folder.append({"space": space.document()})
         plan = Plan(space, folder)
@@ -161,7 +161,7 @@ def run_sweep(path: Path, notes: list[str], **fields: Any) -> None:
             continue
         run_assigned(assignment, lambda result, name=str(number): searcher.on_trial_result(name, result))  # type: ignore[misc]
         searcher.on_trial_complete(str(number))
-    with searcher.patience.active():
+    with searcher.storage.patience.active():
         compact_tables(folder)
 
 
@@ -260,7 +260,7 @@ def test_the_lines_of_all_workers_collapse(asking: Any) -> None:
 def test_silence_is_no_failure_while_the_driver_waits(asking: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     first = asking.suggest("a")
     asking.on_trial_result("a", {"trial": first["trial"], "alive": True})
-    asking.patience.count(100.0)
+    asking.storage.patience.count(100.0)
     later(monkeypatch, 100.0)
     assert asking.silent() == []
     later(monkeypatch, 31.0)
@@ -286,7 +286,7 @@ def test_the_run_ends_if_the_driver_cannot_use_it_either(asking: Any) -> None:
         storage.fail(errno.EROFS)
         with pytest.raises(StorageError, match="EROFS"):
             asking.on_trial_result("a", {"trial": first["trial"], "lost": "it has not worked for 600 s"})
-    assert isinstance(asking.ended_by, StorageError)
+    assert isinstance(asking.storage.ended_by, StorageError)
 
 
 @pytest.mark.fault("storage-errs-for-good")

@@ -11,10 +11,11 @@ from typing import Any
 from trials.called import trial_command
 from trials.commands.arguments import add_threads, command_parser
 from trials.errors import Superseded
+from trials.preparing import prepare
 from trials.running.stop_requests import stop_requests
 from trials.running.trial import TrialHost, run
-from trials.single import config_of, prepare, require_patience, waiting
-from trials.storage.outages import PATIENCE_S
+from trials.single import config_of, require_patience, waiting
+from trials.storage.outages import STORAGE_PATIENCE_S
 from trials.storage.rows import WARNINGS, Row
 from trials.storage.sweep_path import STAGES, sweep_path
 from trials.version import __version__
@@ -34,7 +35,7 @@ def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="a.b=c", dest="overrides", help="change a field")
     parser.add_argument("--storage", default="results", help="a path, or s3://BUCKET/PREFIX; default: results")
     parser.add_argument("--name", default="single", help="the sweep folder to put the trial in; default: single")
-    parser.add_argument("--storage-patience-s", type=float, default=PATIENCE_S, metavar="S",
+    parser.add_argument("--storage-patience-s", type=float, default=STORAGE_PATIENCE_S, metavar="S",
                         help="seconds to wait for a storage that errs, then exit with 74; default: 600")  # fmt: skip
     add_threads(parser)
     parser.add_argument("--version", action="version", version=f"sparsity-sweeper {__version__}")

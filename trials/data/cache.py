@@ -19,7 +19,7 @@ import numpy.typing as npt
 from trials.data.raw import Arrays
 from trials.errors import DataError
 from trials.system.account import name_account
-from trials.system.kernel_lock import MISSING, FileLocked
+from trials.system.kernel_lock import LACKING, FileLocked
 
 FORMAT = 1  # version of the file format and of the decoding; raise it when either changes: old entries are then unused
 _TAIL_BYTES = 4096
@@ -45,7 +45,7 @@ def one_at_a_time(path: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except OSError as error:
-        if error.errno not in MISSING:
+        if error.errno not in LACKING:
             raise
         raise DataError(
             f"the file system of {path.parent} has no locks (flock: {error.strerror}): mount it with locks (Lustre: -o "

@@ -18,7 +18,7 @@ from trials.running.evaluating import Evaluator
 from trials.running.figures import layer_columns, plain_rows, reported
 from trials.running.own_time import OWN_SECONDS, OwnTime
 from trials.sparsity.accounting import LayerSizes, layer_rows, realised, summary
-from trials.storage.outages import PATIENCE_S, Patience
+from trials.storage.outages import STORAGE_PATIENCE_S, StoragePatience
 from trials.storage.place import Place
 from trials.storage.rows import COMPACT, RESULT, TABLES, Row, Rows
 from trials.storage.trial_folder import Attempt
@@ -71,12 +71,12 @@ class TrialHost:
     commit: str | None = None
     limit_s: float | None = None
     storage: Callable[[str, bool], None] | None = None
-    storage_patience_s: float = PATIENCE_S
+    storage_patience_s: float = STORAGE_PATIENCE_S
 
-    def patience(self) -> Patience:
+    def patience(self) -> StoragePatience:
         """How the trial waits for a storage that errs."""
         tell = self.storage or (lambda text, errs: self.warn(text))
-        return Patience(tell, self.should_stop, self.storage_patience_s)
+        return StoragePatience(tell, self.should_stop, self.storage_patience_s)
 
     def mapping(self) -> Map:
         return self.map or (lambda function, shared, items: [function(shared, i, self.should_stop) for i in items])

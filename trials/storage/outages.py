@@ -1,8 +1,8 @@
 """Calls of a storage that errs are repeated for a while: a file server fails over, a quota is raised, keys are renewed.
 
-Which errors count is decided in one place (:func:`errs`). Whoever runs something on a storage makes a :class:`Patience`
-for it; all calls of storage paths and objects (``stored_path.py``, ``place.py``) in its block then wait. Without one,
-as in reports, an error is raised at once.
+Which errors count is decided in one place (:func:`errs`). Whoever runs something on a storage makes a
+:class:`StoragePatience` for it; all calls of storage paths and objects (``stored_path.py``, ``place.py``) in its block
+then wait. Without one, as in reports, an error is raised at once.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from typing import TypeVar
 
 from trials.errors import Preempted, StorageError, UserError, exact, one_line
 
-PATIENCE_S = 600.0
+STORAGE_PATIENCE_S = 600.0
 """Seconds for which a call of the storage is repeated, by default."""
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 15.0
 """Pauses between tries double from the first to the longest."""
 
-POLL_S = 0.5
+ASK_EVERY_S = 0.5
 """Seconds between two questions whether to stop, in a pause."""
 
 QUIET_S, LONG_S = 60.0, 10.0
@@ -92,7 +92,7 @@ def cause_of(error: OSError, where: object = None) -> str:
     return text if where is None or str(where) in text else f"{text}, in {where}"
 
 
-class Patience:
+class StoragePatience:
     """Repeats what a storage refuses, for a limited time; says once that it errs, and once that it works again.
 
     Args:
@@ -106,7 +106,7 @@ class Patience:
         self,
         tell: Callable[[str, bool], None],
         should_stop: Callable[[], bool] = lambda: False,
-        limit_s: float = PATIENCE_S,
+        limit_s: float = STORAGE_PATIENCE_S,
         *,
         starting: bool = False,
     ) -> None:
@@ -182,7 +182,7 @@ class Patience:
 class Outage:
     """The failures of one call, from the first to its success or its end."""
 
-    def __init__(self, patience: Patience, where: object) -> None:
+    def __init__(self, patience: StoragePatience, where: object) -> None:
         self._patience, self._where = patience, where
         self.began = time.monotonic()
         self.pause_s: float = FIRST_PAUSE_S
@@ -225,7 +225,7 @@ class Outage:
             left = until - time.monotonic()
             if left <= 0:
                 break
-            time.sleep(min(left, POLL_S))
+            time.sleep(min(left, ASK_EVERY_S))
 
     def end(self, *, waited: bool = True) -> None:
         """Say that the storage works again, if it was said that it does not. ``waited``: nothing else was done."""
@@ -240,11 +240,11 @@ class Outage:
         self._counted = now
 
 
-_NOW: ContextVar[Patience | None] = ContextVar("patience", default=None)
+_NOW: ContextVar[StoragePatience | None] = ContextVar("patience", default=None)
 
 
 def patiently(act: Callable[[], _T], where: object, failed: Callable[[], object] = lambda: None) -> _T:
-    """Call ``act`` as the patience of this thread says (:meth:`Patience.call`), or once if there is none."""
+    """Call ``act`` as the patience of this thread says (:meth:`StoragePatience.call`), or once if there is none."""
     patience = _NOW.get()
     return act() if patience is None else patience.call(act, where, failed)
 

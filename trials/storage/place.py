@@ -38,7 +38,7 @@ READS, READ_PAUSE_S = 10, 0.02
 _UNREACHABLE = re.compile(r"NETWORK_CONNECTION|curlCode|SLOW_DOWN|UNAVAILABLE|status (5\d\d|40[0-3])")
 """What is in the error of a store that does not answer, rather than of an object that is replaced during the read."""
 
-TRIES = 5
+STORE_TRIES = 5
 """How often a client makes a request, with pauses of its own, until it says that the store errs."""
 
 REQUESTS_AT_ONCE = 32
@@ -275,7 +275,7 @@ def _client_of(process: int, settings: tuple[str | None, ...]) -> Any:
     return fs.S3FileSystem(
         background_writes=False,
         allow_delayed_open=True,  # small objects are then written by one PUT
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=TRIES),
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=STORE_TRIES),
         connect_timeout=10,
         request_timeout=60,
         **{name: value for name, value in options.items() if value},

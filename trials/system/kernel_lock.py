@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-POLL_S = 0.02
+LOCK_POLL_S = 0.02
 """Seconds between two tries for a lock that another process holds."""
 
-MISSING = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOLCK})
+LACKING = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOLCK})
 """What ``flock`` answers on file systems that have none; ENOLCK also when a server has run out of locks."""
 
 _HELD = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES})
@@ -36,12 +36,12 @@ class FileLocked:
         """Wait until the lock is free, and take it.
 
         Raises:
-            OSError: the file cannot be opened, or its file system has no locks (``errno`` in :data:`MISSING`).
+            OSError: the file cannot be opened, or its file system has no locks (``errno`` in :data:`LACKING`).
         """
         opened = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
             while not _try(opened):
-                time.sleep(POLL_S)
+                time.sleep(LOCK_POLL_S)
         except BaseException:
             os.close(opened)
             raise

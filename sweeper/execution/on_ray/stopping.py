@@ -34,7 +34,7 @@ ECHO_S = 1.0
 """Signals within this many seconds of the first count as the same one: a closing terminal sends SIGHUP itself and
 through its shell."""
 
-LOOK_EVERY_S = 0.5
+HEAD_EVERY_S = 0.5
 
 GONE_AFTER = 3
 """So many looks in a row at which nobody listens at the head's address."""
@@ -124,12 +124,12 @@ class RunSignals:
         """Give up once the head is gone and no trial runs any more, or runs for too long."""
         missed = 0
         while missed < GONE_AFTER:
-            if self._over.wait(LOOK_EVERY_S):
+            if self._over.wait(HEAD_EVERY_S):
                 return
             missed = 0 if _listens(head) else missed + 1
         end = time.monotonic() + COMMIT_S
         while time.monotonic() < end and self._any_runs():
-            if self._over.wait(LOOK_EVERY_S):
+            if self._over.wait(HEAD_EVERY_S):
                 return
         if not self._over.is_set():
             self._give_up()
@@ -166,7 +166,7 @@ def head_address() -> tuple[str, int] | None:
 
 def _listens(head: tuple[str, int]) -> bool:
     try:
-        socket.create_connection(head, timeout=LOOK_EVERY_S).close()
+        socket.create_connection(head, timeout=HEAD_EVERY_S).close()
     except TimeoutError:  # it is busy
         return True
     except OSError:

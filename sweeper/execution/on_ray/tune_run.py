@@ -73,7 +73,7 @@ def run_plan(
             alone = _connected(plan, display, signals, address, runtime_env)
             if not plan.stopping and _have_all(plan, display, alone, runtime_env):
                 searcher = PlanSearcher(plan, display, lease)
-                searcher.interrupted = signals.long_ago
+                searcher.storage.interrupted = signals.long_ago
                 _run_out(searcher, scratch, signals.handle)
             return signals.first is not None
     except HeadGoneError:
@@ -151,11 +151,11 @@ def _fit(searcher: PlanSearcher, scratch: Path, callbacks: Sequence[tune.Callbac
     try:
         _tuner(searcher, scratch, callbacks).fit()
     except Exception:
-        if searcher.ended_by is None:
+        if searcher.storage.ended_by is None:
             raise
-    if isinstance(searcher.ended_by, StorageError):
-        raise searcher.ended_by from None
-    if searcher.ended_by is not None:
+    if isinstance(searcher.storage.ended_by, StorageError):
+        raise searcher.storage.ended_by from None
+    if searcher.storage.ended_by is not None:
         raise KeyboardInterrupt from None
 
 

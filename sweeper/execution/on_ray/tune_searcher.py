@@ -12,13 +12,14 @@ from typing import Any, TypeVar
 from ray.tune.search import Searcher
 
 from sweeper.execution.assignment_messages import message_of
+from sweeper.execution.driver_storage import DriverStorage
 from sweeper.execution.live_view import LiveView
 from sweeper.execution.on_ray.callbacks import Callbacks
 from sweeper.execution.on_ray.cluster import this_machine
 from sweeper.execution.on_ray.places import COUNT_EVERY_S, Places
 from sweeper.execution.short_memory import ShortMemory
+from sweeper.execution.shown_endings import ShownEndings
 from sweeper.execution.stop_file import StopFile
-from sweeper.execution.storage_news import StorageNews
 from sweeper.execution.table_writer import TableWriter
 from sweeper.search.failures import commit_failure
 from sweeper.search.plan import Assignment, Ending, Plan
@@ -31,11 +32,7 @@ from trials.running.shared_trials import shared_by
 from trials.storage import files
 from trials.storage.data_used import name_of
 from trials.storage.leases.lease import Lease
-from trials.storage.outages import Outage, Patience, errs
 from trials.storage.trial_folder import TrialFolder
-
-FULL_S = 5.0
-"""Most seconds to pause scheduling after the storage erred."""
 
 _R = TypeVar("_R")
 
@@ -46,10 +43,10 @@ def _patient(method: Callable[..., _R]) -> Callable[..., _R]:
     @functools.wraps(method)
     def called(self: PlanSearcher, *arguments: Any, **options: Any) -> _R:
         try:
-            with self.patience.active():
+            with self.storage.patience.active():
                 return method(self, *arguments, **options)
         except (StorageError, Preempted) as error:
-            self.ended_by = self.ended_by or error
+            self.storage.ended_by = self.storage.ended_by or error
             raise
 
     return called
@@ -73,17 +70,8 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         self._said = set[str]()  # barred machines that the display has named
         self._heard: dict[str, float] = {}  # time of each running trial's last sign of life
         self._tables = TableWriter(plan.folder)
-        self.news = StorageNews(display.note)
-        self.interrupted: Callable[[], bool] = lambda: False
-        self.patience = Patience(
-            lambda text, errs: self.news.heard("", text, errs=errs),
-            lambda: self.interrupted(),
-            plan.space.storage_patience_s,
-        )
-        self.ended_by: StorageError | Preempted | None = None
-        self.given_up: StorageError | None = None  # why a machine could not use the storage
-        self._outage: Outage | None = None  # of scheduling
-        self._schedule_at = self._waited_s = 0.0
+        self.storage = DriverStorage(plan, display.note)
+        self._endings = ShownEndings(plan, display, self.memory.why)
         self._fingerprints = {used.name: used.fingerprint for used in plan.folder.data()}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -99,18 +87,16 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         if self.lease.lost:
             self.plan.stop()
         self._stop_if_asked()
-        if self._is_full() or time.monotonic() < self._schedule_at:
+        if self._is_full() or self.storage.pauses:
             return None
-        assignment = self._next()
+        assignment = self.storage.next_assignment()
         while self.plan.already_done:
-            known = self.plan.already_done.popleft()
-            self.display.resize(known.cell, self.plan.totals[known.cell])
-            self._count(known, already=True)
+            self._endings.count(self.plan.already_done.popleft(), already=True)
         while self.plan.unread:
             endings = self.plan.unread.popleft()
             self.display.started(endings[0].trial_id, endings[0].cell)
             self._show(endings)
-        self._say_ended_searches()
+        self._endings.say_ended_searches()
         if assignment is None:
             return Searcher.FINISHED if self.plan.over else None
         self._trial_of[trial_id] = assignment.trial_id
@@ -118,22 +104,6 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         message = self._message(assignment)
         self.places.asked(trial_id, message, assignment)
         return message
-
-    def _next(self) -> Assignment | None:
-        """The plan's next assignment; None while the storage errs when it is to be scheduled."""
-        try:
-            assignment = self.plan.next()
-        except OSError as error:
-            if not errs(error):
-                raise
-            self._outage = self._outage or Outage(self.patience, self.folder.trials)
-            self._outage.failed(error)
-            self._schedule_at = time.monotonic() + min(self._outage.next_pause(), FULL_S)
-            return None
-        if self._outage is not None:
-            self._outage.end(waited=False)
-            self._outage = None
-        return assignment
 
     def _message(self, assignment: Assignment) -> dict[str, Any]:
         """The assignment as JSON, for a worker."""
@@ -182,7 +152,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             self.display.row(mine, result)
         elif "storage" in result:
             text = f"{result['machine']}: {result['storage']}" if "machine" in result else result["storage"]
-            self.news.heard(trial_id, text, errs=result["errs"])
+            self.storage.news.heard(trial_id, text, errs=result["errs"])
         elif "lost" in result:
             self._lost_storage(trial_id, card, result["lost"])
         elif "note" in result:
@@ -218,10 +188,10 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             StorageError: this machine cannot use it, either.
         """
         self._take_back(trial_id)
-        self.given_up = StorageError(reason)
+        self.storage.given_up = StorageError(reason)
         files.require_writable(self.folder.path)
         if card is None:
-            raise self.given_up
+            raise self.storage.given_up
         self.plan.sick.take_off(card, f"cannot use the storage: {reason}")
         self.say_barred()
 
@@ -279,7 +249,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         if self.plan.stopping:
             return
         self.plan.stop()
-        self.ended_by = self.ended_by or self.given_up
+        self.storage.ended_by = self.storage.ended_by or self.storage.given_up
         self.display.note(
             "no machine is left that may run trials: those that run go on to their end, nothing is lost, and the same "
             "command resumes; if the machines are well, look for the reason in what the trials have in common (one of "
@@ -317,7 +287,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         mine = self._trial_of.pop(trial_id, None)
         card = self._card_of.pop(trial_id, None)
         self._heard.pop(trial_id, None)
-        self.news.gone(trial_id)
+        self.storage.news.gone(trial_id)
         self.places.gone(trial_id)
         if mine is None:
             return
@@ -329,42 +299,14 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         self._tables.write_if_due(self.plan.running)
 
     def _show(self, endings: list[Ending]) -> None:
-        """Show how an attempt at a trial ended, for each sample that the trial serves."""
-        for ending in endings:
-            self.display.resize(ending.cell, self.plan.totals[ending.cell])
-            self._count(ending, already=False)
-        self._say_ended_searches()
-        ending = endings[0]
-        self.callbacks.ended(ending)
-        name = f"{ending.trial_id} ({ending.cell})"
-        if ending.error is not None:
-            self.display.note(f"{name} failed: {ending.error}{'; tried again' if ending.again else ''}")
-        elif ending.status == "died" and not self.plan.stopping:
-            self.display.note(f"{name}: {self.memory.why(ending.trial_id)}; it resumes from its last commit")
-        elif ending.empty_layers:
-            self.display.note(f"{name}: {ending.empty_layers} layers have no weights left")
-
-    def _say_ended_searches(self) -> None:
-        while self.plan.shorter.notes:
-            self.display.note(self.plan.shorter.notes.popleft())
-
-    def _count(self, ending: Ending, already: bool) -> None:
-        self.display.ended(
-            ending.trial_id,
-            ending.cell,
-            ending.status,
-            ending.value,
-            already=already,
-            warnings=ending.warnings,
-            confirms=ending.confirms,
-        )
+        self._endings.show(endings)
+        self.callbacks.ended(endings[0])
 
     @_patient
     def silent(self) -> list[str]:
         """Tune's ids of running trials without a sign of life for ``silence_limit_s``; commits that they failed."""
         limit = self.plan.space.silence_limit_s
-        waited_s, self._waited_s = self.patience.waited_s - self._waited_s, self.patience.waited_s
-        if waited_s:  # nobody was listening
+        if waited_s := self.storage.newly_waited_s():
             self._heard = {trial_id: heard + waited_s for trial_id, heard in self._heard.items()}
         now = time.monotonic()
         found = [trial_id for trial_id, heard in self._heard.items() if limit is not None and now - heard > limit]

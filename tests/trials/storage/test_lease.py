@@ -19,7 +19,7 @@ from tests.trials.processes import CONTEXT, PATIENCE_S, started, wait_for
 from trials.storage import outages
 from trials.storage.leases.lease import Lease
 from trials.storage.leases.owner import Owner
-from trials.storage.outages import Patience
+from trials.storage.outages import StoragePatience
 
 pytestmark = pytest.mark.fault("clocks-jump")
 
@@ -276,7 +276,7 @@ def test_the_minute_begins_anew_when_the_storage_has_erred(tmp_path: Path, monke
     assert not lease.acquire()
     away.set()
     threading.Timer(0.5, away.clear).start()
-    with Patience(lambda text, errs: None).active():
+    with StoragePatience(lambda text, errs: None).active():
         assert not lease.acquire()  # waits until the storage works again
         assert not away.is_set()
         write_owner(tmp_path, host="elsewhere", pid=1, token=owner.token, beat=1)

@@ -13,7 +13,15 @@ import pytest
 
 from trials.errors import Preempted, StorageError, UserError
 from trials.storage import outages
-from trials.storage.outages import Patience, errs, impatient, in_this_thread, is_by_hand, patiently, refused_at_start
+from trials.storage.outages import (
+    StoragePatience,
+    errs,
+    impatient,
+    in_this_thread,
+    is_by_hand,
+    patiently,
+    refused_at_start,
+)
 from trials.storage.place import as_stored, each, place
 from trials.storage.stored_path import StoredPath
 
@@ -95,7 +103,7 @@ def test_what_a_person_must_mend() -> None:
 
 def test_a_call_is_repeated_and_both_lines_are_said() -> None:
     said = Said()
-    with Patience(said).active():
+    with StoragePatience(said).active():
         assert patiently(failing(5), "/results") == "done"
         assert patiently(failing(0), "/results") == "done"
     (first, away), (again, back) = said.lines
@@ -109,13 +117,13 @@ def test_a_call_is_repeated_and_both_lines_are_said() -> None:
 def test_without_a_patience_errors_are_raised_at_once() -> None:
     with pytest.raises(OSError, match="Input/output"):
         patiently(failing(1), "")
-    with Patience(Said()).active(), impatient(), pytest.raises(OSError, match="Input/output"):
+    with StoragePatience(Said()).active(), impatient(), pytest.raises(OSError, match="Input/output"):
         patiently(failing(1), "")
 
 
 def test_a_call_within_a_call_does_not_wait_by_itself() -> None:
     said, inner = Said(), failing(2)
-    with Patience(said).active():
+    with StoragePatience(said).active():
         assert patiently(lambda: patiently(inner, "inner"), "outer") == "done"
     assert "in outer" in said.lines[0][0]
 
@@ -130,14 +138,14 @@ def test_pauses_grow_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
         now[0] += seconds
 
     monkeypatch.setattr(time, "sleep", sleep)
-    with Patience(Said()).active():
+    with StoragePatience(Said()).active():
         patiently(failing(6), "")
     assert slept == pytest.approx([0.001, 0.002, 0.004, 0.004, 0.004, 0.004])
 
 
 def test_it_gives_up_after_its_limit_and_then_at_once() -> None:
     said = Said()
-    patience = Patience(said, limit_s=0.02)
+    patience = StoragePatience(said, limit_s=0.02)
     began = time.monotonic()
     with patience.active():
         with pytest.raises(StorageError, match=r"has not worked for 0 s \(EROFS.*in /r\).*same command goes on"):
@@ -157,7 +165,7 @@ def test_it_gives_up_after_its_limit_and_then_at_once() -> None:
 
 
 def test_a_request_to_stop_is_obeyed_while_it_waits() -> None:
-    with Patience(Said(), lambda: True).active(), pytest.raises(Preempted):
+    with StoragePatience(Said(), lambda: True).active(), pytest.raises(Preempted):
         patiently(failing(10**6), "")
 
 
@@ -168,14 +176,14 @@ def test_an_answer_of_another_kind_ends_an_outage() -> None:
         code = answers.pop(0)
         raise OSError(code, os.strerror(code))
 
-    with Patience(said).active(), pytest.raises(FileNotFoundError):
+    with StoragePatience(said).active(), pytest.raises(FileNotFoundError):
         patiently(act, "")
     assert [away for _, away in said.lines] == [True, False]
 
 
 def test_a_storage_that_errs_again_and_again_is_named_once(monkeypatch: pytest.MonkeyPatch) -> None:
     said = Said()
-    with Patience(said).active():
+    with StoragePatience(said).active():
         for _ in range(20):
             patiently(failing(1), "")
         assert len(said.lines) == 2
@@ -185,7 +193,7 @@ def test_a_storage_that_errs_again_and_again_is_named_once(monkeypatch: pytest.M
 
 
 def test_before_it_begins_a_run_is_refused_what_a_person_must_mend() -> None:
-    patience = Patience(Said(), starting=True)
+    patience = StoragePatience(Said(), starting=True)
     with patience.active():
         assert patiently(failing(2), "") == "done"
         match = r"the storage /s cannot be used \(EACCES: Permission denied.*give another"
@@ -199,7 +207,7 @@ def test_before_it_begins_a_run_is_refused_what_a_person_must_mend() -> None:
 
 def test_threads_wait_as_the_one_that_started_them(tmp_path: Path) -> None:
     act = failing(3)
-    with Patience(Said()).active():
+    with StoragePatience(Said()).active():
         carried = in_this_thread()(lambda _: patiently(act, ""))
     assert carried(None) == "done"
     assert each(str, [1], tmp_path) == ["1"]
@@ -241,7 +249,7 @@ def test_a_call_that_took_effect_and_was_reported_as_failed_is_done(
             raise OSError(errno.ETIMEDOUT, "timed out")
 
     monkeypatch.setattr(os, call, late)
-    with Patience(Said()).active():
+    with StoragePatience(Said()).active():
         file.unlink() if call == "unlink" else file.rename(tmp_path / "new")
     assert not file.exists()
     assert (tmp_path / "new").exists() == (call == "rename")

@@ -13,7 +13,7 @@ from tests.trials.buckets import prefix, served
 from trials.errors import StorageError
 from trials.storage import files, outages
 from trials.storage import place as store_client
-from trials.storage.outages import Patience, errs, is_by_hand
+from trials.storage.outages import StoragePatience, errs, is_by_hand
 from trials.storage.place import ObjectPath
 from trials.storage.trial_folder import TrialFolder
 
@@ -86,7 +86,7 @@ def commit_twice(where: ObjectPath) -> None:
 def test_a_store_that_answers_503_is_waited_for(store: Door, where: ObjectPath) -> None:
     said: list[str] = []
     store.left = 12
-    with Patience(lambda text, errs: said.append(text)).active():
+    with StoragePatience(lambda text, errs: said.append(text)).active():
         commit_twice(where)
     assert store.refused == 12
     first, again = said
@@ -104,7 +104,10 @@ def test_a_store_that_answers_503_is_waited_for(store: Door, where: ObjectPath) 
 def test_a_store_that_never_answers_is_given_up(store: Door, where: ObjectPath) -> None:
     files.write(where / "state.json", b"{}")
     store.left = 10**9
-    with Patience(lambda text, errs: None, limit_s=0.01).active(), pytest.raises(StorageError, match=r"503|SERVICE"):
+    with (
+        StoragePatience(lambda text, errs: None, limit_s=0.01).active(),
+        pytest.raises(StorageError, match=r"503|SERVICE"),
+    ):
         TrialFolder(where).state()
     store.left = 0
     assert files.names(where) == ["state.json"]
@@ -132,7 +135,7 @@ def test_new_keys_are_used_once_the_old_ones_have_expired(
         if errs:  # somebody renews them
             keys.write_text("[default]\naws_access_key_id = new\naws_secret_access_key = secret\n")
 
-    with Patience(tell).active():
+    with StoragePatience(tell).active():
         files.write(where / "after", b"y")
         assert (where / "after").read_bytes() == b"y"
     assert len(said) == 2

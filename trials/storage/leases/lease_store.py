@@ -20,7 +20,7 @@ from trials.storage import files
 from trials.storage.leases.owner import OWNER_KEYS, Owner
 from trials.storage.place import ObjectPath, Place
 from trials.storage.sealed import read_sealed, seal
-from trials.system.kernel_lock import MISSING, locked
+from trials.system.kernel_lock import LACKING, locked
 
 Gone = Callable[[Owner], bool]
 
@@ -129,7 +129,7 @@ def require_locks(folder: Place) -> None:
         with locked(guard):
             pass
     except OSError as error:
-        if error.errno not in MISSING:
+        if error.errno not in LACKING:
             raise
         raise UserError(
             f"the file system of {folder} has no locks (flock: {error.strerror}), which keep two processes from the "

@@ -1,0 +1,35 @@
+"""Stamps of trials, by which a reader knows which of them have changed, without reading them."""
+
+from __future__ import annotations
+
+import os
+
+from trials.storage.packed.reading import names_and_packs, with_packed
+from trials.storage.place import ObjectPath, Place
+
+Stamp = list[int]
+"""Modification time in ns and size of each file in ``_STAMPED``; 0 for a missing file."""
+
+_STAMPED = ("config.json", "state.json")
+
+
+def stamps_in(trials: Place) -> dict[str, Stamp]:
+    """Return a stamp for each trial in a sweep's folder of trials, or packed, by name."""
+    if isinstance(trials, ObjectPath):
+        found = trials.stamps()
+        own = {name.partition("/")[0] for name in found}
+        stamps = {name: [x for f in _STAMPED for x in found.get(f"{name}/{f}", (0, 0))] for name in own}
+        return with_packed(stamps, names_and_packs(trials)[1])  # packs are read last: see there
+    names, packs = names_and_packs(trials)
+    return with_packed({name: _stamp(f"{trials}/{name}") for name in names}, packs)
+
+
+def _stamp(folder: str) -> Stamp:
+    stamp = []
+    for name in _STAMPED:
+        try:
+            found = os.stat(f"{folder}/{name}")  # noqa: PTH116  # called for ten thousand folders: a Path costs more than the call
+            stamp += [found.st_mtime_ns, found.st_size]
+        except OSError:
+            stamp += [0, 0]
+    return stamp
