@@ -14,7 +14,7 @@ from pathlib import Path
 BY_RAY = "running low on memory"
 """What Ray's message says of a process that its memory monitor has killed."""
 
-MEMORY_PAUSE_S = 20.0
+MEMORY_CALM_S = 20.0
 """Seconds without a new trial after such a death: those that run need the memory that it has left."""
 
 TOGETHER_S = 5.0
@@ -81,7 +81,7 @@ class ShortMemory:
         """Whether a further trial must not begin now beside those that run; one may always."""
         if not running or self._most is None:
             return False
-        return self._clock() - self._last < MEMORY_PAUSE_S or running >= (self.most(None) or 1)
+        return self._clock() - self._last < MEMORY_CALM_S or running >= (self.most(None) or 1)
 
 
 def killed_by_linux() -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sweeper.execution import short_memory
-from sweeper.execution.short_memory import MEMORY_PAUSE_S, RECOVER_S, TOGETHER_S, ShortMemory
+from sweeper.execution.short_memory import MEMORY_CALM_S, RECOVER_S, TOGETHER_S, ShortMemory
 
 pytestmark = pytest.mark.fault("memory-monitor")
 
@@ -40,7 +40,7 @@ def test_fewer_run_at_once_after_the_monitor_has_killed_one_of_several() -> None
     assert (memory.most(None), memory.most(2), memory.most(8)) == (3, 2, 3)
     assert memory.refuses(1)  # a pause
     assert not memory.refuses(0)
-    clock.now += MEMORY_PAUSE_S
+    clock.now += MEMORY_CALM_S
     assert not memory.refuses(2)
     assert memory.refuses(3)
     clock.now += RECOVER_S
