@@ -74,9 +74,12 @@ def _go(config: TrialConfig, attempt: Attempt, checkpoint: dict[str, Any], host:
             raise NonFiniteLoss(f"the loss of epoch {epoch} is inf")
         number = _next(number, _rate_of(config, epoch), epoch)
         epochs.append(
-            {"stage": "finetune", "level": 0, "epoch": epoch, "stage_id": None, "val_accuracy": number, "seconds": 0.1,
-             "density": config.model_dump().get("density", 1.0), "test_accuracy": number / 2 if epoch == last else None, "warnings": []}
-        )  # fmt: skip
+            {
+                **{"stage": "finetune", "level": 0, "epoch": epoch, "stage_id": None, "seconds": 0.1, "warnings": []},
+                **{"val_accuracy": number, "test_accuracy": number / 2 if epoch == last else None},
+                "density": config.model_dump().get("density", 1.0),
+            }
+        )
         host.report(epochs[-1])
         if host.should_stop() and epoch < last:
             _commit(attempt, rows, number, shared)
