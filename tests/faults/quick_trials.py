@@ -75,8 +75,14 @@ def _go(config: TrialConfig, attempt: Attempt, checkpoint: dict[str, Any], host:
         number = _next(number, _rate_of(config, epoch), epoch)
         epochs.append(
             {
-                **{"stage": "finetune", "level": 0, "epoch": epoch, "stage_id": None, "seconds": 0.1, "warnings": []},
-                **{"val_accuracy": number, "test_accuracy": number / 2 if epoch == last else None},
+                "stage": "finetune",
+                "level": 0,
+                "epoch": epoch,
+                "stage_id": None,
+                "seconds": 0.1,
+                "warnings": [],
+                "val_accuracy": number,
+                "test_accuracy": number / 2 if epoch == last else None,
                 "density": config.model_dump().get("density", 1.0),
             }
         )
