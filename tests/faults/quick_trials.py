@@ -66,20 +66,32 @@ def _go(config: TrialConfig, attempt: Attempt, checkpoint: dict[str, Any], host:
         rows, number = _start(config, attempt, host, shared)
     epochs, own = rows.setdefault("epochs", []), sum(row["stage_id"] is None for row in rows["epochs"])
     lr, last = _rate(config), config.until_epoch or (2 if config.method == "dense" else 3)
+    if 0 < own < last and not shared and host.is_over(own, epochs[-1]):  # its state is lost, its decision is not
+        _prune(attempt, rows, number)
+        return
     for epoch in range(own + 1, last + 1):
         if not math.isfinite(lr) or lr > FAILS_FROM:
             raise NonFiniteLoss(f"the loss of epoch {epoch} is inf")
         number = _next(number, _rate_of(config, epoch), epoch)
         epochs.append(
-            {"stage": "finetune", "level": 0, "epoch": epoch, "stage_id": None, "val_accuracy": number, "seconds": 0.1,
-             "density": config.model_dump().get("density", 1.0), "test_accuracy": number / 2, "warnings": []}
-        )  # fmt: skip
+            {
+                "stage": "finetune",
+                "level": 0,
+                "epoch": epoch,
+                "stage_id": None,
+                "seconds": 0.1,
+                "warnings": [],
+                "val_accuracy": number,
+                "test_accuracy": number / 2 if epoch == last else None,
+                "density": config.model_dump().get("density", 1.0),
+            }
+        )
         host.report(epochs[-1])
         if host.should_stop() and epoch < last:
             _commit(attempt, rows, number, shared)
             raise Preempted
         if epoch < last and not shared and host.is_over(epoch, epochs[-1]):
-            _commit(attempt, rows, number, shared, status="pruned", result={**_result(rows), "pruned_at": epoch})
+            _prune(attempt, rows, number)
             return
         _commit(attempt, rows, number, shared)
     others = [row for row in rows.get("layers", []) if row["stage_id"] is not None]
@@ -88,6 +100,11 @@ def _go(config: TrialConfig, attempt: Attempt, checkpoint: dict[str, Any], host:
     if config.method == "regrow":
         rows["allocations"] = [{"step": 0, "episode": 0, "layer": "conv1", "share": number}]
     _commit(attempt, rows, number, shared, status="complete", result=_result(rows))
+
+
+def _prune(attempt: Attempt, rows: Rows, number: float) -> None:
+    result = {**_result(rows), "pruned_at": sum(row["stage_id"] is None for row in rows["epochs"])}
+    _commit(attempt, rows, number, False, status="pruned", result=result)
 
 
 def _result(rows: Rows) -> dict[str, Any]:
