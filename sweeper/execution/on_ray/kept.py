@@ -21,7 +21,7 @@ from trials.storage.place import Place, environment
 START_S = 60.0
 """Seconds to wait for the end of a Ray whose start was interrupted."""
 
-SAID_S = 20.0
+NOTED_S = 20.0
 """Seconds after which it is said what a run waits for."""
 
 CODE_S = 180.0
@@ -183,7 +183,7 @@ def _require_usable(address: str | None, runtime_env: Mapping[str, Any] | None, 
         return
     try:
         asked = ray.remote(num_cpus=0, max_retries=0)(_has_code).remote()
-        if not ray.wait([asked], timeout=SAID_S)[0]:
+        if not ray.wait([asked], timeout=NOTED_S)[0]:
             note(f"no worker of the Ray at {here} has answered yet whether it can import sweeper: at most {CODE_S:g} s")
         ray.get(asked, timeout=CODE_S)
     except ray.exceptions.RayError as error:

@@ -33,7 +33,7 @@ ORPHAN_GRACE_S = 10.0
 
 RAYLET_POLL_S = 0.5
 
-SAID_S = 2.0
+HEARD_S = 2.0
 """Seconds that a driver has, after a notice, to take a trial's message: it may have ended, too."""
 
 _given = False
@@ -72,7 +72,7 @@ def _watch(raylet: int) -> None:
     end = time.monotonic() + grace_s
     while _busy and time.monotonic() < end:
         if _ended:
-            end = min(end, time.monotonic() + SAID_S)
+            end = min(end, time.monotonic() + HEARD_S)
         time.sleep(RAYLET_POLL_S / 5)
     os._exit(143)
 
@@ -95,7 +95,7 @@ def run_until_notice(assignment: dict[str, Any]) -> None:
 
 
 def _report(message: dict[str, Any]) -> None:
-    """Send a message to the driver, and wait until it was taken; after a notice at most SAID_S.
+    """Send a message to the driver, and wait until it was taken; after a notice at most HEARD_S.
 
     Tune's own call waits for ever for a driver that has ended, too, and the trial could not commit.
     """
@@ -111,7 +111,7 @@ def _report(message: dict[str, Any]) -> None:
             return
         except TimeoutError:
             waited = waited + RAYLET_POLL_S if _given else 0.0
-            if waited >= SAID_S:
+            if waited >= HEARD_S:
                 _unheard = True
                 return
 
