@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from trials.system.stop_signals import BATCH_WARNINGS, STOP_SIGNALS
+from trials.system.stop_signals import BATCH_WARNINGS, STOP_SIGNALS, restore, was_warned
 
 GRACE_S = 60.0
 """Seconds that running trials have, after a signal, to commit their work."""
@@ -38,6 +38,7 @@ def handled(act: Callable[[signal.Signals], None]) -> Iterator[Callable[[], None
 
     def handler(number: int, frame: FrameType | None) -> None:
         taken[number] += 1
+        was_warned(number)
         signal.alarm(0)
         if number == signal.SIGHUP:
             for fd in terminals:
@@ -61,9 +62,7 @@ def handled(act: Callable[[signal.Signals], None]) -> Iterator[Callable[[], None
         try:
             yield again
         finally:
-            for number, old in before.items():
-                if old is not None:  # not installed from Python
-                    signal.signal(number, old)
+            restore(before)
 
 
 @contextmanager

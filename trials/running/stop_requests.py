@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from trials.system.stop_signals import BATCH_WARNINGS, STOP_SIGNALS
+from trials.system.stop_signals import BATCH_WARNINGS, STOP_SIGNALS, restore, was_warned
 
 
 @contextmanager
@@ -24,6 +24,7 @@ def stop_requests(*, impatient: bool = False) -> Iterator[list[int]]:
 
     def handler(number: int, _: object) -> None:
         asked.append(number)
+        was_warned(number)
         if impatient and len(asked) > 1 and number not in BATCH_WARNINGS:
             raise KeyboardInterrupt
 
@@ -35,6 +36,4 @@ def stop_requests(*, impatient: bool = False) -> Iterator[list[int]]:
     try:
         yield asked
     finally:
-        for number, old in before.items():
-            if old is not None:  # not installed from Python
-                signal.signal(number, old)
+        restore(before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,21 @@ import pytest
 
 from tests.trials.folders import state_of
 from tests.trials.small_trials import config_of, folder_of, run_in
+from trials import stop_signals
 from trials.running import trial
 from trials.running.stop_requests import stop_requests
 from trials.system.stop_signals import BATCH_WARNINGS, STOP_SIGNALS
 
 pytestmark = pytest.mark.usefixtures("few_digits")
+
+
+@pytest.fixture(autouse=True)
+def _handlers_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(stop_signals, "_warned", set())
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.fault("error-while-stopping")
@@ -54,3 +65,16 @@ def test_every_signal_that_asks_to_stop_is_collected(number: signal.Signals) -> 
             os.kill(os.getpid(), warning)  # no second request
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.fault("batch-warning")
+def test_a_warning_that_comes_again_does_not_kill_a_process_that_ends() -> None:
+    before = {number: signal.getsignal(number) for number in BATCH_WARNINGS}
+    with stop_requests():
+        pass
+    assert {number: signal.getsignal(number) for number in BATCH_WARNINGS} == before
+    with stop_requests():
+        os.kill(os.getpid(), signal.SIGXCPU)
+    for number in BATCH_WARNINGS:
+        assert signal.getsignal(number) == signal.SIG_IGN
+        os.kill(os.getpid(), number)
