@@ -24,7 +24,7 @@ def conclude(plan: Plan, console: Console, *, interrupted: bool = False) -> int:
     try:
         with doing(console, "writing the tables"), impatient():
             drop_and_pack(folder, over=plan.complete)
-            compact_tables(folder)
+            compact_tables(folder, plan.finished)
     except OSError as error:
         if not errs(error):
             raise

@@ -35,11 +35,21 @@ class StopFile:
         if time.monotonic() - self._asked_at >= self._every_s:
             try:
                 with impatient():  # who waits for the storage asks, too
-                    self._there = self.path.exists()
+                    self._there = self._exists()
             except OSError:  # the storage does not answer now
                 return self._there
             self._asked_at = time.monotonic()
         return self._there
+
+    def _exists(self) -> bool:
+        if isinstance(self.path, Path):
+            return self.path.exists()
+        try:
+            return bool(self.path.read_bytes(STOP_BYTES))  # one request if there is none, and not two
+        except FileNotFoundError:
+            return False
+        except DamagedFile:
+            return True
 
     def put(self, driver: str) -> None:
         """Write the file, for the driver whose lease has this token. A reader never sees a part of it."""

@@ -8,6 +8,7 @@ from collections.abc import Collection
 
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.packing.automatic import pack_if_many
+from sweeper.results.table_cache import Known
 from sweeper.results.tables import compact_tables
 from trials.errors import UserError
 from trials.storage.outages import impatient
@@ -22,8 +23,8 @@ COMPACT_SHARE = 0.05
 class TableWriter:
     """Knows when a sweep's tables are due."""
 
-    def __init__(self, folder: SweepFolder) -> None:
-        self.folder = folder
+    def __init__(self, folder: SweepFolder, known: Known | None = None) -> None:
+        self.folder, self._known = folder, known
         self._due = time.monotonic() + COMPACT_EVERY_S
 
     def write_if_due(self, running: Collection[str] = ()) -> None:
@@ -32,6 +33,6 @@ class TableWriter:
         if began > self._due:
             with contextlib.suppress(OSError, UserError), impatient():  # nothing is lost by it: the next time will do
                 pack_if_many(self.folder, running)
-                compact_tables(self.folder)
+                compact_tables(self.folder, self._known)
             took = time.monotonic() - began
             self._due = time.monotonic() + max(COMPACT_EVERY_S, took / COMPACT_SHARE)

@@ -87,6 +87,11 @@ class PackedRecords(MutableMapping[str, Record]):
         self._kept[trial_id] = record = self[trial_id]
         return record
 
+    def finished(self, trial_id: str) -> Record | None:
+        """The record of a finished trial; None of others."""
+        record = self.get(trial_id)
+        return record if record is not None and record.finished else None
+
     def __getitem__(self, trial_id: str) -> Record:
         kept = self._kept[trial_id]
         return kept if isinstance(kept, Record) else self._packer.unpack(kept)

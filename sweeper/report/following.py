@@ -14,11 +14,14 @@ from trials.storage.safe_read import read_plain
 
 
 class FollowedSweep:
-    """A sweep that is looked at again and again. It keeps in memory what has not changed, and writes nothing."""
+    """A sweep that is looked at again and again. It keeps in memory what has not changed, and writes nothing.
 
-    def __init__(self, path: Place) -> None:
+    ``as_written``: the tables as the sweep's driver has written them last.
+    """
+
+    def __init__(self, path: Place, *, as_written: bool = False) -> None:
         self.path = path
-        self._folder, self._tables = SweepFolder(path), TablesReader(path)
+        self._folder, self._tables = SweepFolder(path), TablesReader(path, as_written=as_written)
         self._seen: tuple[Any, ...] | None = None
 
     def look(self) -> Gathered | None:

@@ -91,7 +91,8 @@ def _refresher(path: Place, writing: threading.Lock) -> Callable[[], bool]:
     from sweeper.report.written import REPORT
     from trials.storage import files
 
-    followed = FollowedSweep(path)
+    # of a bucket, only what the driver writes each minute: each trial's own files would be six requests more
+    followed = FollowedSweep(path, as_written=not isinstance(path, Path))
 
     def refresh() -> bool:
         found = followed.look()

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.column_types import TABLES_SCHEMA, digest_of_columns
 from sweeper.results.frames import SweepTables
-from sweeper.results.table_cache import TableCache, gather
+from sweeper.results.table_cache import Known, TableCache, gather, written
 from trials.errors import DamagedFile, UserError
 from trials.storage import files
 from trials.storage.place import Place, place
@@ -54,10 +54,11 @@ class TablesReader:
     Args:
         path: the sweep's folder, ``storage/name`` or ``s3://bucket/prefix/name``.
         rows: which tables of rows to read, as for :func:`read`.
+        as_written: read what the sweep's driver has written last, and no trial's own files.
     """
 
-    def __init__(self, path: str | Place, rows: Collection[str] = ROW_TABLES) -> None:
-        self._path, self._rows = path, tuple(rows)
+    def __init__(self, path: str | Place, rows: Collection[str] = ROW_TABLES, *, as_written: bool = False) -> None:
+        self._path, self._rows, self._as_written = path, tuple(rows), as_written
         self._folder = SweepFolder(place(path))
         self._cache: TableCache | None = None
 
@@ -73,19 +74,23 @@ class TablesReader:
                 f"{str(self._path)!r} is not a sweep's folder (it holds neither trials/ nor sweep.yaml): give "
                 "storage/name, e.g. results/bip_unstructured"
             )
+        if self._as_written:
+            return written(folder).sweep(folder.path)
         gathered = gather(folder, self._rows, self._cache)
         self._cache = gathered.cache()
         return gathered.sweep(folder.path)
 
 
-def compact_tables(folder: SweepFolder) -> None:
+def compact_tables(folder: SweepFolder, known: Known | None = None) -> None:
     """Write the tables to ``tables/``, each by rename. Writes nothing if nothing has changed.
+
+    ``known``: the records of finished trials by name, where the process has them; None of others.
 
     ``tables/manifest.json`` lists the trials in the files, with stamps of their last commits, and the files' hashes. It
     is written last, so that a reader never mixes files of two compactions. Files whose columns an older or newer
     version described otherwise are not read.
     """
-    gathered = gather(folder)
+    gathered = gather(folder, known=known)
     if gathered.current:
         return
     with suppress(FileNotFoundError):

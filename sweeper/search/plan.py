@@ -56,6 +56,7 @@ class Plan:
         had = earlier_replicates(folder) if space.replicates else []
         self._searches = {c.key: search_of(space, c, known.get(c.key, NO_WARM_START), begun, had) for c in self.cells}
         self._records = PackedRecords(folder)
+        self.finished = self._records.finished
         self._queue: deque[str] = deque()
         self._aside: deque[str] = deque()  # their device died, earlier or where no other machine is: others go first
         self._held = set[str]()  # unfinished confirmations
@@ -68,8 +69,7 @@ class Plan:
         self._deaths = Deaths()
         self.sick = SickMachines(folder.stages)
         self.budget = EpochBudget(space)
-        self.running: set[str] = set()
-        self.failed, self.stopping = 0, False
+        self.failed, self.stopping, self.running = 0, False, set[str]()
         self.already_done: deque[Ending] = deque()
         """Samples whose config had already run when they were asked for; the display takes them from here."""
         self.unread: deque[list[Ending]] = deque()

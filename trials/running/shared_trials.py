@@ -31,7 +31,7 @@ from trials.methods.registry import METHODS
 from trials.storage.config_file import CONFIG, read_config, write_config
 from trials.storage.leases.lease import Lease
 from trials.storage.outages import errs
-from trials.storage.place import Place
+from trials.storage.place import ObjectPath, Place
 from trials.storage.read_once import SOURCES
 from trials.storage.rows import Rows
 from trials.storage.trial_folder import State, TrialFolder
@@ -113,8 +113,8 @@ def obtain(folder: TrialFolder, compute: Callable[[], State], should_stop: Calla
         if state is not None and state.status == "complete":
             try:
                 return _whole(folder, state)
-            except DamagedFile:
-                pass  # computing it again starts with a repair
+            except DamagedFile:  # computing it again starts with a repair
+                _KNOWN.forget(folder)
         if state is not None and state.failures >= MOST_FAILURES:
             raise RuntimeError(f"shared trial {folder.path.name} failed {state.failures} times: {state.error}")
         if lease.acquire():
@@ -139,8 +139,42 @@ def _whole(folder: TrialFolder, state: State) -> Obtained:
     files_read = [folder.path / "rows" / name for name in commit.rows.values()]
     if commit.checkpoint is not None:
         files_read.append(folder.path / "checkpoint" / commit.checkpoint)
-    read = SOURCES.get("shared trial", files_read, lambda: (folder.checkpoint(commit), folder.rows(commit)))
+    fixed = isinstance(folder.path, ObjectPath)  # the hash in a name is the content's, and each question is a request
+    read = SOURCES.get(
+        "shared trial", files_read, lambda: (folder.checkpoint(commit), folder.rows(commit)), fixed=fixed
+    )
+    _KNOWN.complete(folder, state)
     return Obtained(state, *read)
+
+
+class _KnownComplete:
+    """Shared trials in object stores that this process has found complete, and compared with their configs.
+
+    They stay as they are, and to ask the store for each trial that starts from them takes six requests.
+    """
+
+    def __init__(self) -> None:
+        self._states: dict[str, State] = {}
+        self._compared: set[tuple[str, str]] = set()
+
+    def state(self, folder: TrialFolder) -> State | None:
+        return self._states.get(str(folder.path))
+
+    def complete(self, folder: TrialFolder, state: State) -> None:
+        if isinstance(folder.path, ObjectPath):
+            self._states[str(folder.path)] = state
+
+    def forget(self, folder: TrialFolder) -> None:
+        self._states.pop(str(folder.path), None)
+
+    def is_compared(self, folder: TrialFolder, config: TrialConfig) -> bool:
+        return self.state(folder) is not None and (str(folder.path), config.id) in self._compared
+
+    def compared(self, folder: TrialFolder, config: TrialConfig) -> None:
+        self._compared.add((str(folder.path), config.id))
+
+
+_KNOWN = _KnownComplete()
 
 
 def _failure(name: str, error: dict[str, str]) -> Exception:
@@ -164,9 +198,12 @@ def require_same_config(folder: TrialFolder, config: TrialConfig) -> list[str]:
     Raises:
         UserError: the shared trial of this name has another content.
     """
+    if _KNOWN.is_compared(folder, config):
+        return []
     lines = folder.put_away_strangers()
     try:
         _compare(folder.path, config)
+        _KNOWN.compared(folder, config)
     except FileNotFoundError:
         if _state(folder) is None:
             write_config(folder.path, config.id, config.model_dump(mode="json"))
@@ -216,6 +253,8 @@ def _compare(folder: Place, config: TrialConfig) -> None:
 
 
 def _state(folder: TrialFolder) -> State | None:
+    if (known := _KNOWN.state(folder)) is not None:
+        return known
     try:
         return folder.state()
     except DamagedFile:

@@ -88,11 +88,14 @@ class CommittedFiles:
         Raises:
             DamagedFile: a row file is missing, does not match the hash in its name, or holds no rows.
         """
-        tables = {name: self.table(commit, name) for name in commit.rows}
+        read: dict[str, pa.Table] = {}
+        tables = {name: self.table(commit, name, read) for name in commit.rows}
         return {name: table_as_rows(table) for name, table in tables.items() if table is not None}
 
-    def table(self, commit: Commit, table: str) -> pa.Table | None:
+    def table(self, commit: Commit, table: str, read: dict[str, pa.Table] | None = None) -> pa.Table | None:
         """Return one table of a commit's rows as an Arrow table; None if the commit has no rows in that table.
+
+        ``read`` keeps the contents of files that hold several tables, by name, for the next call.
 
         Raises:
             DamagedFile: the row file is missing, does not match the hash in its name, or holds no rows.
@@ -100,13 +103,17 @@ class CommittedFiles:
         name = commit.rows.get(table)
         if name is None:
             return None
+        path, whole = self.path / "rows" / name, (read or {}).get(name)
         try:
-            content = self.read("rows", name)
+            if whole is None:
+                whole = load_table(self.read("rows", name), path)
         except DamagedFile:
             if (packed := packed_table(self.path, table, name)) is None:
                 raise
             return packed
-        return table_in(load_table(content, self.path / "rows" / name), table, self.path / "rows" / name)
+        if read is not None:
+            read[name] = whole
+        return table_in(whole, table, path)
 
     def checkpoint(self, commit: Commit) -> dict[str, Any]:
         """Return the checkpoint of a commit, on CPU; empty if the commit has none.

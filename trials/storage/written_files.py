@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from trials.storage import files
 from trials.storage.committed_files import CommittedFiles, several_tables, with_name
+from trials.storage.place import ObjectPath
 from trials.storage.row_schema import rows_as_table
 from trials.storage.rows import Row, Rows
 from trials.storage.safe_read import require_own_folder
@@ -32,10 +33,11 @@ class WrittenFiles(CommittedFiles):
     def write_tables(self, rows: Rows, commit: int, attempt: int) -> dict[str, str]:
         """Write the rows of a commit into two files at most, and return their names by table.
 
-        The rows of epochs have one to themselves. Of other tables most trials have one; several share a file.
+        The rows of epochs have one to themselves. Of other tables most trials have one; several share a file. In an
+        object store, where a file costs three requests, all share one.
         """
         there = {table: content for table, content in rows.items() if content}
-        others = [table for table in there if table != "epochs"]
+        others = [table for table in there if table != "epochs" or isinstance(self.path, ObjectPath)]
         shared = others if len(others) > 1 else []
         names = {table: self.write_rows(table, there[table], commit, attempt) for table in there if table not in shared}
         if shared:

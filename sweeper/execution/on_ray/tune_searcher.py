@@ -69,7 +69,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         self._looked = -math.inf
         self._said = set[str]()  # barred machines that the display has named
         self._heard: dict[str, float] = {}  # time of each running trial's last sign of life
-        self._tables = TableWriter(plan.folder)
+        self._tables = TableWriter(plan.folder, plan.finished)
         self.storage = DriverStorage(plan, display.note)
         self._endings = ShownEndings(plan, display, self.memory.why)
         self._fingerprints = {used.name: used.fingerprint for used in plan.folder.data()}

@@ -12,9 +12,9 @@ import pytest
 
 from tests.trials.folders import state_of
 from tests.trials.small_trials import config_of, folder_of, run_in
-from trials.system import stop_signals
 from trials.running import trial
 from trials.running.stop_requests import stop_requests
+from trials.system import stop_signals
 from trials.system.stop_signals import BATCH_WARNINGS, STOP_SIGNALS
 
 pytestmark = pytest.mark.usefixtures("few_digits")
