@@ -81,8 +81,8 @@ class ReadOnce:
 
         ``kind`` tells apart different readings of a file. Errors of ``read`` are raised, and nothing is kept then.
         ``fits``: whether what is kept is what the caller expects; it must not change it. If not, the files are read
-        anew: coarse clocks and object stores can give another content of equal size the same stamp. ``fixed``: their names
-        tell the contents, so that what is kept of them holds without asking.
+        anew: coarse clocks and object stores can give another content of equal size the same stamp.
+        ``fixed``: their names tell the contents, so that what is kept of them holds without asking.
         """
         stamps = tuple((0,) for _ in files) if fixed else _stamps(files)
         if not stamps:  # one is missing: what to say of it is known to ``read``

@@ -68,7 +68,7 @@ def test_a_trial_takes_few_requests(
     for trials in (2, 6):
         store.take()
         run_all(prefix(f"few_requests_{trials}"), trials)
-        counted.append([_kind(method, path) for method, path in store.take()])
+        counted.append([_kind(method, path) for method, path in store.take() if "claims" not in path])  # by the clock
     few, many = map(Counter, counted)
     per_trial = {kind: (many[kind] - few[kind]) / 4 for kind in many if many[kind] != few[kind]}
     listed = "".join(f"\n{number:5} {kind}" for kind, number in per_trial.items())
