@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.packing.automatic import pack_if_many
-from sweeper.results.table_cache import Known
+from sweeper.results.table_cache import FinishedRecords
 from sweeper.results.tables import compact_tables
 from trials.errors import UserError
 from trials.storage.outages import impatient
@@ -23,7 +23,7 @@ COMPACT_SHARE = 0.05
 class TableWriter:
     """Knows when a sweep's tables are due."""
 
-    def __init__(self, folder: SweepFolder, known: Known | None = None) -> None:
+    def __init__(self, folder: SweepFolder, known: FinishedRecords | None = None) -> None:
         self.folder, self._known = folder, known
         self._due = time.monotonic() + COMPACT_EVERY_S
 

@@ -116,11 +116,11 @@ class GatheredTables:
         return SweepTables(path, **frames, damaged=self.damaged)
 
 
-Known = Callable[[str], Record | None]
+FinishedRecords = Callable[[str], Record | None]
 """Gives the record of a finished trial by the name of its folder."""
 
 
-def written(folder: SweepFolder) -> GatheredTables:
+def tables_as_written(folder: SweepFolder) -> GatheredTables:
     """The tables as last written, whatever trials have committed since; empty ones if there are none."""
     cache = TableCache.of(folder)
     tables = {table: finish(table, [cache.tables[table]] if table in cache.tables else []) for table in COLUMNS}
@@ -131,7 +131,7 @@ def gather(
     folder: SweepFolder,
     wanted: Collection[str] = ROW_TABLES,
     cache: TableCache | None = None,
-    known: Known | None = None,
+    known: FinishedRecords | None = None,
 ) -> GatheredTables:
     """Read everything committed: unchanged trials from the cache, others from their folders.
 
@@ -189,7 +189,7 @@ def _sure(stamps: Mapping[str, Stamp], where: Place) -> Callable[[str], bool]:
 
 
 def _read_trials(
-    folder: SweepFolder, names: Sequence[str], wanted: Collection[str], known: Known | None = None
+    folder: SweepFolder, names: Sequence[str], wanted: Collection[str], known: FinishedRecords | None = None
 ) -> dict[str, _Trial]:
     """Read trials, by name and in the order given; those with missing or damaged files are read up to TRIES times."""
     found: dict[str, _Trial | None] = {}
@@ -206,7 +206,7 @@ def _read_trials(
     return {name: trial for name in names if (trial := found.get(name)) is not None}
 
 
-def _read_trial(path: Place, wanted: Collection[str], known: Known | None = None) -> _Trial | None:
+def _read_trial(path: Place, wanted: Collection[str], known: FinishedRecords | None = None) -> _Trial | None:
     """Read what is committed in a trial's folder; None if no trial was scheduled there."""
     if known is not None and (record := known(path.name)) is not None:
         samples = [asdict(sample) for sample in record.samples]

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.column_types import TABLES_SCHEMA, digest_of_columns
 from sweeper.results.frames import SweepTables
-from sweeper.results.table_cache import Known, TableCache, gather, written
+from sweeper.results.table_cache import FinishedRecords, TableCache, gather, tables_as_written
 from trials.errors import DamagedFile, UserError
 from trials.storage import files
 from trials.storage.place import Place, place
@@ -75,13 +75,13 @@ class TablesReader:
                 "storage/name, e.g. results/bip_unstructured"
             )
         if self._as_written:
-            return written(folder).sweep(folder.path)
+            return tables_as_written(folder).sweep(folder.path)
         gathered = gather(folder, self._rows, self._cache)
         self._cache = gathered.cache()
         return gathered.sweep(folder.path)
 
 
-def compact_tables(folder: SweepFolder, known: Known | None = None) -> None:
+def compact_tables(folder: SweepFolder, known: FinishedRecords | None = None) -> None:
     """Write the tables to ``tables/``, each by rename. Writes nothing if nothing has changed.
 
     ``known``: the records of finished trials by name, where the process has them; None of others.
