@@ -24,13 +24,11 @@ def repaired(folder: SweepFolder, *, checkpoints: bool = False) -> list[str]:
     Args:
         checkpoints: verify checkpoints too.
     """
-    lines = repair_packed(folder, checkpoints=checkpoints)
-    tidy(folder)
-    return [*lines, *folder.repair(checkpoints=checkpoints)]
+    return [*repair_packed(folder, checkpoints=checkpoints), *folder.repair(checkpoints=checkpoints)]
 
 
 def repair_packed(folder: SweepFolder, *, checkpoints: bool = False) -> list[str]:
-    """Check packed files by their hashes; return a line for each that is damaged, and for what follows from it.
+    """Check packed files by their hashes, and tidy them; return a line for each that is damaged, and what follows.
 
     For the holder of the sweep's lease, before it assigns trials and before the trials' own files are repaired. A
     damaged index is written anew from its copy, and the other way round. Trials whose rows are damaged get their own
@@ -54,7 +52,7 @@ def repair_packed(folder: SweepFolder, *, checkpoints: bool = False) -> list[str
     damaged = [*_damaged_rows(known, lines), *(_damaged_checkpoints(known, lines) if checkpoints else ())]
     if damaged:
         unpack(folder, dict.fromkeys(damaged))
-    return lines
+    return [*lines, *tidy(folder)]
 
 
 def _index_is_whole(known: Packs, part: Part, lines: list[str]) -> bool:

@@ -31,8 +31,19 @@ def cut(file: Path) -> None:
 
 
 def pipe(file: Path) -> None:
-    file.unlink()
+    shutil.rmtree(file) if file.is_dir() else file.unlink()
     os.mkfifo(file)
+
+
+def replace_by_folder(file: Path) -> None:
+    shutil.rmtree(file) if file.is_dir() else file.unlink()
+    (file / "something").mkdir(parents=True)
+
+
+def flip_last(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-9] ^= 1
+    file.write_bytes(content)
 
 
 DAMAGES: dict[str, Damage] = {"flipped": flip, "cut": cut, "deleted": Path.unlink, "a pipe": pipe}
@@ -138,3 +149,62 @@ def test_a_damaged_archive_is_noticed_by_verify_and_only_its_damaged_trials_run_
     run_again(folder)
     assert content_of(folder).keys() == before.keys()
     assert all(record.finished for record in folder.records())
+
+
+@pytest.mark.fault("packed-damaged")
+def test_an_older_manifest_hides_and_loses_no_later_part(tmp_path: Path) -> None:
+    folder = sweep_of(tmp_path / "sweep", 3)
+    names = sorted(path.name for path in folder.trials.iterdir())
+    manifest, older = tmp_path / "sweep/packed/manifest.json", []
+    before = content_of(folder)
+    for packed in range(1, 4):  # each packing takes over the part before it
+        pack_finished(folder, without=names[packed:])
+        older.append(manifest.read_bytes())
+    for text in older:
+        manifest.write_bytes(text)
+        forget_packs(folder.path)
+        assert content_of(folder) == before
+        assert repaired(folder) == []
+        assert manifest.read_bytes() == older[-1]
+        assert content_of(folder) == before
+
+
+@pytest.mark.fault("packed-damaged")
+@pytest.mark.parametrize("name", ["state.json", "config.json", "rows", "checkpoint", "."])
+@pytest.mark.parametrize("damage", [pipe, replace_by_folder, flip_last], ids=["a pipe", "a folder", "flipped"])
+def test_damage_in_what_a_killed_packing_has_left_hurts_no_packed_trial(
+    tmp_path: Path, name: str, damage: Damage
+) -> None:
+    folder = sweep_of(tmp_path / "sweep", 2)
+    before = content_of(folder)
+    trial = min(folder.trials.iterdir())
+    shutil.copytree(trial, tmp_path / "left")
+    pack_finished(folder)
+    shutil.copytree(tmp_path / "left", trial)
+    if damage is flip_last and (trial / name).is_dir():
+        pytest.skip("no file")
+    damage(trial / name)
+    forget_packs(folder.path)
+    assert all(str(trial / name) in line for line in repaired(folder))
+    assert content_of(folder) == before
+    assert repaired(folder) == []
+
+
+@pytest.mark.fault("packed-damaged")
+@pytest.mark.parametrize("name", ["state.json", "config.json"])
+@pytest.mark.parametrize("damage", [pipe, replace_by_folder], ids=["a pipe", "a folder"])
+def test_a_trial_without_files_is_not_packed(tmp_path: Path, name: str, damage: Damage) -> None:
+    folder = sweep_of(tmp_path / "sweep", 2)
+    trial = min(folder.trials.iterdir())
+    damage(trial / name)
+    assert pack_finished(folder).trials == 1
+    assert (trial / name).exists()
+
+
+@pytest.mark.fault("packed-damaged")
+def test_files_of_others_stay_beside_packed_ones(tmp_path: Path) -> None:
+    folder = packed_sweep(tmp_path / "sweep")
+    note = tmp_path / "sweep/packed/manifest (1).json"
+    note.write_text("mine")
+    repaired(folder)
+    assert note.read_text() == "mine"

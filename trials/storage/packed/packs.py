@@ -84,12 +84,14 @@ class Packs:
 
     Attributes:
         path: the folder ``packed``.
+        manifest: what counts.
+        stored: what the file says, which may be older; None if it is missing or damaged.
         damaged: a line for what is wrong with the manifest, and one for each part whose index cannot be read, nor its
             copy; complete after the first look-up.
     """
 
-    def __init__(self, path: Place, manifest: Manifest, damage: str = "") -> None:
-        self.path, self.manifest = path, manifest
+    def __init__(self, path: Place, manifest: Manifest, damage: str = "", stored: Manifest | None = None) -> None:
+        self.path, self.manifest, self.stored = path, manifest, stored
         self.manifest_damage = damage
         self.damaged: list[str] = [damage] if damage else []
         self._places: dict[str, tuple[Part, int]] | None = None
@@ -193,7 +195,7 @@ class Packs:
         """Whether there is no other manifest by now."""
         try:
             where = self.path / MANIFEST
-            return Manifest.read(read_plain(where), where) == self.manifest
+            return Manifest.read(read_plain(where), where) == self.stored
         except (OSError, DamagedFile):
             return True
 
