@@ -6,6 +6,7 @@ the manifest names them, and only then are the old ones removed. What a kill lea
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -25,6 +26,8 @@ from trials.storage.trial_folder import State, TrialFolder
 
 PART_BYTES = 256 << 20
 """Bytes of rows in memory from which a part takes no more trials."""
+
+_TEMPORARY = re.compile(r"\..+\.tmp")
 
 Keeps = Callable[[str], bool]
 
@@ -265,5 +268,5 @@ def _remove_unnamed(folder: SweepFolder) -> None:
 
 def _packed_names(folder: SweepFolder) -> Iterator[str]:
     for name in files.names(folder.path / PACKED):
-        if FILE_NAME.fullmatch(name):  # others are somebody's, and stay
+        if FILE_NAME.fullmatch(name) or _TEMPORARY.fullmatch(name):  # others are somebody's, and stay
             yield name

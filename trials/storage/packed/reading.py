@@ -18,7 +18,7 @@ from trials.storage.packed.manifest import MANIFEST, PACKED, Manifest
 from trials.storage.packed.packs import PackedTrial, Packs
 from trials.storage.packed.restoring import rebuilt, with_later
 from trials.storage.place import Place
-from trials.storage.safe_read import read_plain
+from trials.storage.safe_read import read_plain, require_own_folder
 from trials.storage.sweep_path import TRIALS
 
 LOOKS_AGAIN = 5
@@ -41,6 +41,11 @@ def packs_of(sweep: Place, *, thorough: bool | None = None) -> Packs | None:
             default on a path, where looking costs nothing.
     """
     manifest, stamp = sweep / PACKED / MANIFEST, None
+    try:
+        require_own_folder(sweep / PACKED)
+    except DamagedFile as damage:
+        forget_packs(sweep)
+        return Packs(sweep / PACKED, Manifest(), str(damage))
     try:
         stamp = _stamp(manifest)
         with _lock:

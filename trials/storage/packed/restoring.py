@@ -35,15 +35,15 @@ def rebuilt(packed: Place) -> Manifest:
 
 
 def with_later(packed: Place, manifest: Manifest) -> Manifest:
-    """Return a manifest with the parts that lie beside it and have higher numbers than its own.
+    """Return a manifest with the whole parts that lie beside it and have higher numbers than its own.
 
-    An older manifest was put back, or a kill has kept it from being replaced.
+    An older manifest was put back, or a kill has kept it from being replaced. The copy of an index is written last.
     """
-    last = manifest.last
     matches = (FILE_NAME.fullmatch(name) for name in files.names(packed))
-    if not any(match and match[1] in ("trials", "copy") and int(match["number"]) > last for match in matches):
+    whole = {number for m in matches if m and m[1] == "copy" and (number := int(m["number"])) > manifest.last}
+    if not whole:
         return manifest
-    later = [part for part in rebuilt(packed).parts if part.number > last]
+    later = [part for part in rebuilt(packed).parts if part.number in whole]
     gone = {number for part in later for number in part.replaces}
     return replace(manifest, parts=(*(part for part in manifest.parts if part.number not in gone), *later))
 
