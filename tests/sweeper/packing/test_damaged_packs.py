@@ -15,7 +15,8 @@ from sweeper.packing.packing import pack_finished
 from sweeper.packing.repairing import repaired
 from tests.sweeper.packing.packed_sweeps import content_of, finish_all, sweep_of
 from tests.sweeper.sweeps import begun, make_space
-from trials.storage.packed.reading import forget_packs
+from trials.errors import DamagedFile
+from trials.storage.packed.reading import forget_packs, packed_damage
 
 Damage = Callable[[Path], object]
 
@@ -208,3 +209,43 @@ def test_files_of_others_stay_beside_packed_ones(tmp_path: Path) -> None:
     note.write_text("mine")
     repaired(folder)
     assert note.read_text() == "mine"
+
+
+@pytest.mark.fault("packed-damaged")
+@pytest.mark.parametrize("what", ["a pipe", "a file", "a link"])
+def test_what_lies_in_the_place_of_packed_files_is_named_and_set_aside(tmp_path: Path, what: str) -> None:
+    folder = packed_sweep(tmp_path / "sweep")
+    packed = tmp_path / "sweep/packed"
+    shutil.move(packed, tmp_path / "outside")
+    outside = {path.name: path.read_bytes() for path in (tmp_path / "outside").iterdir()}
+    if what == "a pipe":
+        os.mkfifo(packed)
+    elif what == "a file":
+        packed.write_text("a file")
+    else:
+        packed.symlink_to(tmp_path / "outside")
+    forget_packs(folder.path)
+    assert any(str(packed) in line for line in packed_damage(folder.path))
+    (line,) = repaired(folder)
+    assert str(packed) in line
+    assert "packed.damaged" in line
+    assert repaired(folder) == []
+    run_again(folder)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "outside").iterdir()} == outside
+
+
+@pytest.mark.fault("packed-damaged")
+def test_a_link_for_an_archive_is_not_followed(tmp_path: Path) -> None:
+    folder = packed_sweep(tmp_path / "sweep")
+    archive, *_ = sorted((tmp_path / "sweep/packed").glob("checkpoints-*"))
+    shutil.move(archive, tmp_path / "outside.zip")
+    archive.symlink_to(tmp_path / "outside.zip")
+    with pytest.raises(DamagedFile, match="a link, which is not followed"):
+        content_of(folder)
+
+
+@pytest.mark.fault("packed-damaged")
+def test_a_copy_of_a_packed_sweep_under_another_name_is_whole(tmp_path: Path) -> None:
+    folder = packed_sweep(tmp_path / "sweep")
+    shutil.copytree(tmp_path / "sweep", tmp_path / "copied")
+    assert content_of(SweepFolder(tmp_path / "copied")) == content_of(folder)
