@@ -17,6 +17,7 @@ from sweeper.before_run import (
     may_join,
     require_same_data,
 )
+from sweeper.console import print_line
 from sweeper.continuing import Continued, record_change, refuse_contradictions, resumed_space
 from sweeper.estimate.report import estimate_lines
 from sweeper.estimate.stored import is_local
@@ -76,7 +77,10 @@ def _run_asked(space: Space, folder: SweepFolder, options: RunOptions, console: 
         shared, confirming = SharedTrials(space), SharedTrials(space, confirmations=True)
         for trials in (shared, confirming):
             trials.require_same(folder, found.headers)
-        warm = warm_start(space, folder, found.data())
+        left_out: list[str] = []
+        warm = warm_start(space, folder, found.data(), left_out.append)
+    for line in left_out:
+        print_line(console, line)
     if options.dry_run:
         describe_run(space, shared, confirming, folder, console)
         _estimate(options, space, folder, found, console)

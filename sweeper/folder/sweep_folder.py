@@ -166,19 +166,22 @@ class SweepFolder:
         for name in (name for name in files.names(folder) if name.endswith(".pt")):
             (folder / name).unlink(missing_ok=True)
 
-    def records(self) -> list[Record]:
+    def records(self, damaged: Callable[[str], object] = lambda line: None) -> list[Record]:
         """Return the records of all scheduled trials by name, without damaged configs and copies under other names.
+
+        Args:
+            damaged: is given a line for each damaged config or state, and each such copy.
 
         Raises:
             OSError: the storage errs (:mod:`trials.storage.outages`).
         """
-        return self.each_record(lambda record: record)
+        return self.each_record(lambda record: record, damaged)
 
-    def each_record(self, use: Callable[[Record], R]) -> list[R]:
+    def each_record(self, use: Callable[[Record], R], damaged: Callable[[str], object] = lambda line: None) -> list[R]:
         """What ``use`` makes of each of :meth:`records`, in several threads if these lie in an object store."""
 
         def used(name: str) -> list[tuple[str, R]]:
-            record = self._record(name)
+            record = self._record(name, damaged)
             return [] if record is None else [(name, use(record))]
 
         self._names()
@@ -197,17 +200,20 @@ class SweepFolder:
             raise UserError(f"{damage}: move it away, or give another --name") from None
         return files.names(self.trials)
 
-    def _record(self, name: str) -> Record | None:
+    def _record(self, name: str, damaged: Callable[[str], object]) -> Record | None:
         folder = TrialFolder(self.trials / name)
         try:
             trial_id, stored, samples = _read(folder.path)
         except (OSError, DamagedFile) as error:
             if errs(error):
                 raise
+            if isinstance(error, DamagedFile) and TRIAL_NAME.fullmatch(name):
+                damaged(str(error))
             return None
         try:
             state = folder.state()
-        except DamagedFile:
+        except DamagedFile as damage:
+            damaged(str(damage))
             state = None
         return Record(trial_id, stored, samples, folder, state)
 

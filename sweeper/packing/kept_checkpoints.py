@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
+from sweeper.folder.sweep_file import SWEEP_FILE
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.frames import SweepTables
 from sweeper.results.pareto import pareto_front
@@ -15,8 +15,11 @@ from sweeper.results.report import figures_of
 from sweeper.results.rows_of_frames import rows_of
 from sweeper.results.stored_space import StoredSpace, stored_space
 from sweeper.results.tables import read
+from trials.errors import DamagedFile
 from trials.storage import files
 from trials.storage.place import Place
+from trials.storage.safe_read import read_plain
+from trials.storage.sealed import unseal_lines
 
 _TRIAL_PATH = re.compile(rb"/trials/([A-Za-z0-9_][A-Za-z0-9_.=-]*)")
 
@@ -29,8 +32,8 @@ def everything(trial: str) -> bool:
 def kept_checkpoints(folder: SweepFolder, *, over: bool) -> Callable[[str], bool]:
     """Return whether a finished trial keeps its checkpoint, as the sweep's space says.
 
-    Whatever the space says, trials that a ``sweep.yaml`` of the storage names by their folder keep theirs, and, while
-    the sweep goes on, the trials of populations.
+    Whatever the space says, trials that a ``sweep.yaml`` of the storage names by their folder keep theirs (all of them
+    if one is damaged) and, while the sweep goes on, the trials of populations.
 
     Args:
         over: whether the sweep is complete.
@@ -44,7 +47,10 @@ def kept_checkpoints(folder: SweepFolder, *, over: bool) -> Callable[[str], bool
         return everything
     sweep = read(folder.path, rows=())
     populated = bool(document.get("pbt"))
-    kept = named_trials(folder.path.parent)
+    named = named_trials(folder.path.parent)
+    if named is None:
+        return everything
+    kept = named
     if populated:
         kept |= _of_populations(sweep, only_last=over and policy != "none") if not over or policy != "none" else set()
     if policy == "last_level":
@@ -90,10 +96,19 @@ def _of_populations(sweep: SweepTables, *, only_last: bool = False) -> set[str]:
     return {row["trial"] for row in rows if not only_last or row["generation"] == last[row["cell"]]}
 
 
-def named_trials(storage: Place) -> set[str]:
-    """Names of trials to whose folders a ``sweep.yaml`` of the storage refers, as of ``source``."""
+def named_trials(storage: Place) -> set[str] | None:
+    """Names of trials to whose folders a ``sweep.yaml`` of the storage refers, as of ``source``.
+
+    None if a damaged one cannot say which. Raises OSError if the storage does not give one.
+    """
     found: set[str] = set()
     for name in files.names(storage):
-        with suppress(OSError):
-            found |= {match.decode() for match in _TRIAL_PATH.findall((storage / name / "sweep.yaml").read_bytes())}
+        where = storage / name / SWEEP_FILE
+        try:
+            text = unseal_lines(read_plain(where), where)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except DamagedFile:
+            return None
+        found |= {match.decode() for match in _TRIAL_PATH.findall(text)}
     return found

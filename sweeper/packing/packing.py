@@ -6,6 +6,7 @@ the manifest names them, and only then are the old ones removed. What a kill lea
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,15 +16,18 @@ from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.packing.own_files import finished_trial, packed_again, remove_own_files
 from trials.errors import DamagedFile
 from trials.storage import files
-from trials.storage.packed.manifest import MANIFEST, PACKED, PART_TRIALS, Manifest, Part, PartFile
+from trials.storage.packed.manifest import FILE_NAME, PACKED, PART_TRIALS, Manifest, Part, PartFile
 from trials.storage.packed.packs import PackedTrial, Packs
 from trials.storage.packed.reading import forget_packs, packs_of
 from trials.storage.packed.writing import ARCHIVE_BYTES, ARCHIVE_CHECKPOINTS, ToPack, write_part
 from trials.storage.row_schema import table_as_rows
+from trials.storage.safe_read import read_plain
 from trials.storage.trial_folder import State, TrialFolder
 
 PART_BYTES = 256 << 20
 """Bytes of rows in memory from which a part takes no more trials."""
+
+_TEMPORARY = re.compile(r"\..+\.tmp")
 
 Keeps = Callable[[str], bool]
 
@@ -98,7 +102,7 @@ def _changed(folder: SweepFolder, known: Packs, name: str, stamp: list[int]) -> 
     """A packed trial whose folder has a config again: the driver has added a sample to it."""
     trial = known.find(name)
     try:
-        config = (folder.trial_folder(name) / "config.json").read_bytes()
+        config = read_plain(folder.trial_folder(name) / "config.json")
         return None if trial is None else packed_again(trial, config, stamp, as_stored=False)
     except (FileNotFoundError, DamagedFile):
         return None
@@ -114,7 +118,7 @@ def _add(folder: SweepFolder, new: Sequence[ToPack]) -> int:
         before.last + 1,
         [*taken, *new],
         archives,
-        [part.number for part in replaced],
+        [number for part in replaced for number in (*part.replaces, part.number)],
     )
     parts = tuple(one for one in before.parts if one not in replaced)
     _write(folder, Manifest((*parts, part), before.unpacked))
@@ -180,26 +184,32 @@ def _attempt(state: State | None) -> int:
     return 0 if state is None else state.attempt
 
 
-def tidy(folder: SweepFolder) -> None:
-    """Finish or drop what a killed packing has left. For the holder of the sweep's lease."""
+def tidy(folder: SweepFolder) -> list[str]:
+    """Finish or drop what a killed packing has left. For the holder of the sweep's lease.
+
+    Returns a line for each damaged file of a packed trial's own folder, which is set aside: what is packed counts.
+    """
     known = packs_of(folder.path, thorough=True)
     if known is None:
-        return
-    if known.manifest_damage:
+        return []
+    if known.manifest != known.stored:
         _write(folder, known.manifest)
+    lines: list[str] = []
     newer = []
     for name in files.names(folder.trials):
         trial = known.find(name)
         if trial is None:
             continue
         own = TrialFolder(folder.trial_folder(name))
-        if _has_other_state(own, trial):
+        lines += own.put_away_strangers()
+        if _has_other_state(own, trial, lines):
             newer.append(name)
         else:
             remove_own_files(own.path, keep_config=_config_differs(own, trial))
     if newer:
         _leave_out(folder, known, newer)
     _remove_unnamed(folder)
+    return lines
 
 
 def _leave_out(folder: SweepFolder, known: Packs, names: Iterable[str]) -> None:
@@ -208,17 +218,22 @@ def _leave_out(folder: SweepFolder, known: Packs, names: Iterable[str]) -> None:
     _write(folder, replace(known.manifest, unpacked={**known.manifest.unpacked, **gone}))
 
 
-def _has_other_state(own: TrialFolder, trial: PackedTrial) -> bool:
-    """Whether a trial's folder has a state that is not the packed one: it was unpacked and has gone on since."""
-    if not own.state_path.exists():
+def _has_other_state(own: TrialFolder, trial: PackedTrial, lines: list[str]) -> bool:
+    """Whether a trial's folder has a state that is not the packed one: it was unpacked and has gone on since.
+
+    A damaged one is set aside, with a line for it.
+    """
+    try:
+        here = own.state_of(read_plain(own.state_path))
+    except (FileNotFoundError, NotADirectoryError):
         return False
-    if own.state_path.read_bytes() == trial.state:
+    except DamagedFile as damage:
+        lines.append(own.put_away(damage, own.state_path))
         return False
     try:
-        here, there = own.state(), own.state_of(trial.state)
+        return _progress(here) != _progress(own.state_of(trial.state))
     except DamagedFile:
         return True
-    return here is None or _progress(here) != _progress(there)
 
 
 def _progress(state: State) -> tuple[object, ...]:
@@ -227,9 +242,11 @@ def _progress(state: State) -> tuple[object, ...]:
 
 def _config_differs(own: TrialFolder, trial: PackedTrial) -> bool:
     try:
-        return (own.path / "config.json").read_bytes() != trial.config
-    except FileNotFoundError:
+        return read_plain(own.path / "config.json") != trial.config
+    except (FileNotFoundError, NotADirectoryError):
         return False
+    except DamagedFile:
+        return True  # a run sets it aside
 
 
 def _write(folder: SweepFolder, manifest: Manifest) -> None:
@@ -251,5 +268,5 @@ def _remove_unnamed(folder: SweepFolder) -> None:
 
 def _packed_names(folder: SweepFolder) -> Iterator[str]:
     for name in files.names(folder.path / PACKED):
-        if name != MANIFEST and not name.endswith(".damaged"):
+        if FILE_NAME.fullmatch(name) or _TEMPORARY.fullmatch(name):  # others are somebody's, and stay
             yield name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 from sweeper.folder.sweep_folder import SweepFolder
@@ -13,7 +14,7 @@ from trials.storage.packed.manifest import PACKED, Part, PartFile, sha256_of
 from trials.storage.packed.packs import PackedTrial, Packs, read_verified
 from trials.storage.packed.reading import forget_packs, packs_of
 from trials.storage.place import Place
-from trials.storage.safe_read import CHECKPOINT_BYTES, read_plain
+from trials.storage.safe_read import CHECKPOINT_BYTES, read_plain, require_own_folder
 
 
 def repaired(folder: SweepFolder, *, checkpoints: bool = False) -> list[str]:
@@ -24,13 +25,11 @@ def repaired(folder: SweepFolder, *, checkpoints: bool = False) -> list[str]:
     Args:
         checkpoints: verify checkpoints too.
     """
-    lines = repair_packed(folder, checkpoints=checkpoints)
-    tidy(folder)
-    return [*lines, *folder.repair(checkpoints=checkpoints)]
+    return [*repair_packed(folder, checkpoints=checkpoints), *folder.repair(checkpoints=checkpoints)]
 
 
 def repair_packed(folder: SweepFolder, *, checkpoints: bool = False) -> list[str]:
-    """Check packed files by their hashes; return a line for each that is damaged, and for what follows from it.
+    """Check packed files by their hashes, and tidy them; return a line for each that is damaged, and what follows.
 
     For the holder of the sweep's lease, before it assigns trials and before the trials' own files are repaired. A
     damaged index is written anew from its copy, and the other way round. Trials whose rows are damaged get their own
@@ -40,10 +39,14 @@ def repair_packed(folder: SweepFolder, *, checkpoints: bool = False) -> list[str
     Args:
         checkpoints: verify archives too. They are large, and a checkpoint is always verified when it is used.
     """
+    lines: list[str] = []
+    try:
+        require_own_folder(folder.path / PACKED)
+    except DamagedFile as damage:
+        lines.append(f"{_put_away(folder.path / PACKED, str(damage))}: what was packed runs again")
     known = packs_of(folder.path, thorough=True)
     if known is None:
-        return []
-    lines: list[str] = []
+        return lines
     if known.manifest_damage:
         lines.append(f"{known.manifest_damage}; written anew")
         known.manifest.write(known.path)
@@ -54,7 +57,7 @@ def repair_packed(folder: SweepFolder, *, checkpoints: bool = False) -> list[str
     damaged = [*_damaged_rows(known, lines), *(_damaged_checkpoints(known, lines) if checkpoints else ())]
     if damaged:
         unpack(folder, dict.fromkeys(damaged))
-    return lines
+    return [*lines, *tidy(folder)]
 
 
 def _index_is_whole(known: Packs, part: Part, lines: list[str]) -> bool:
@@ -142,4 +145,6 @@ def _of_part(known: Packs, part: Part) -> Iterator[PackedTrial]:
 
 
 def _put_away(path: Place, damage: str) -> str:
-    return f"{damage}; set aside as {files.set_aside(path).name}" if path.exists() else damage
+    with suppress(FileNotFoundError):
+        return f"{damage}; set aside as {files.set_aside(path).name}"
+    return damage

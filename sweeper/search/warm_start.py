@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from trials.dotted_paths import leaves
 from trials.errors import DamagedFile, UserError, shown
 from trials.storage import files
 from trials.storage.data_used import DataUsed, data_used, refuse_other_data
+from trials.storage.packed.reading import packed_damage
 from trials.storage.place import Place, place
 from trials.storage.sealed import read_sealed, seal
 from trials.storage.sweep_path import sweep_path
@@ -67,10 +68,17 @@ class WarmStart:
 NO_WARM_START = WarmStart()
 
 
-def warm_start(space: Space, folder: SweepFolder, data: Sequence[DataUsed] = ()) -> dict[str, WarmStart]:
+def warm_start(
+    space: Space,
+    folder: SweepFolder,
+    data: Sequence[DataUsed] = (),
+    note: Callable[[str], object] = lambda line: None,
+) -> dict[str, WarmStart]:
     """By cell key, what each cell takes over: as committed; for new cells, from the earlier sweep. Writes nothing.
 
-    ``data`` are those of the new sweep, with which earlier trials must agree.
+    Args:
+        data: those of the new sweep, with which earlier trials must agree.
+        note: is given a line for each damaged file of the earlier sweep, whose trials are left out.
 
     Raises:
         UserError: ``from_sweep`` is no earlier sweep, has other searched names or ranges, has no usable trial, its
@@ -88,7 +96,10 @@ def warm_start(space: Space, folder: SweepFolder, data: Sequence[DataUsed] = ())
         raise UserError(f"from_sweep is {space.from_sweep.sweep!r}, but that is this sweep: name an earlier one")
     earlier_space = _space_of(earlier, space.from_sweep.sweep)
     _refuse_other_search(space, earlier_space)
-    searched = [record for record in earlier.records() if not only_confirms(record.samples)]
+    damaged = packed_damage(earlier.path)
+    searched = [record for record in earlier.records(damaged.append) if not only_confirms(record.samples)]
+    for line in damaged:
+        note(f"from_sweep {space.from_sweep.sweep!r} is taken over without this: {line}")
     records = [record for record in searched if _is_complete(record)]
     if space.replicates is not None:
         records = _of_whole_points(records, searched, len(earlier_space.replicate_values()))

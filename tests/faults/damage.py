@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 _TRIAL = r"trials/[^/]+"
+_PART = r"\d{6}-[0-9a-f]{12}"
 _COMMIT = r"\d{6}-a\d+-[0-9a-f]{12}"
 
 KINDS: dict[str, str] = {
@@ -28,6 +29,11 @@ KINDS: dict[str, str] = {
     "table": r"[^/]+/tables/(trials|epochs|layers|allocations|lineage)\.parquet",
     "manifest": r"[^/]+/tables/manifest\.json",
     "report": r"[^/]+/report\.html",
+    "packed manifest": r"[^/]+/packed/manifest\.json",
+    "packed index": rf"[^/]+/packed/trials-{_PART}\.parquet",
+    "packed copy": rf"[^/]+/packed/copy-{_PART}\.parquet",
+    "packed rows": rf"[^/]+/packed/rows-(epochs|layers|allocations)-{_PART}\.parquet",
+    "packed checkpoints": rf"[^/]+/packed/checkpoints-{_PART}\.zip",
     "driver's lease": r"[^/]+/lock/lease\.json",
     "driver's lock": r"[^/]+/lock/lease\.guard",
     "shared config": r"stages/[^/]+/config\.json",
@@ -44,6 +50,7 @@ FOLDERS: dict[str, str] = {
     "folder of rows": rf"[^/]+/{_TRIAL}/rows",
     "folder of checkpoints": rf"[^/]+/{_TRIAL}/checkpoint",
     "tables": r"[^/]+/tables",
+    "packed trials": r"[^/]+/packed",
     "lock": r"[^/]+/lock",
     "shared trial's folder": r"stages/[^/]+",
 }

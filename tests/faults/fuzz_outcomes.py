@@ -28,6 +28,7 @@ from tests.faults.fuzzed_sweeps import ENDS, OPEN, Run, in_place_of_ray
 from trials.errors import UserError
 from trials.running import shared_trials
 from trials.storage.leases.lease import Lease
+from trials.storage.packed.reading import trial_names
 from trials.storage.read_once import SOURCES
 
 TABLES = ("trials", "epochs", "layers", "allocations", "lineage")
@@ -244,11 +245,15 @@ class Fuzz:
             _require_named("--list", text, case)
 
     def _network(self, storage: Path, case: Case) -> None:
-        """Read the trial that is damaged, with its network."""
-        if not re.match(r"[^/]+/trials/[^/]+", case.path):
-            return
-        folder = storage / "/".join(case.path.split("/")[:3])
-        whole = trials.load(self.whole.storage / "/".join(case.path.split("/")[:3]))
+        """Read the trials that may be damaged, with their networks."""
+        if "/packed" in case.path:
+            for name in trial_names(self.whole.storage / case.sweep / "trials"):
+                self._network_of(storage, f"{case.sweep}/trials/{name}", case)
+        elif re.match(r"[^/]+/trials/[^/]+", case.path):
+            self._network_of(storage, "/".join(case.path.split("/")[:3]), case)
+
+    def _network_of(self, storage: Path, trial: str, case: Case) -> None:
+        folder, whole = storage / trial, trials.load(self.whole.storage / trial)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -256,7 +261,7 @@ class Fuzz:
                 rows = found.rows
                 network = _digest(found.network())
         except UserError as error:
-            if folder.name not in str(error):
+            if folder.name not in str(error) and not _is_named(str(error), case):
                 raise Wrong(f"trials.load says {error}") from None
             return
         if (found.status, found.result, rows) != (whole.status, whole.result, whole.rows):

@@ -21,6 +21,7 @@ from sweeper.execution.stop_file import StopFile
 from sweeper.execution.told_rows import ToldRows
 from sweeper.execution.trackers_of import tracker_places
 from sweeper.folder.sweep_folder import SweepFolder, is_stopped
+from sweeper.packing import packing
 from sweeper.report import written
 from sweeper.results import report
 from sweeper.search.plan import Assignment, Plan
@@ -84,6 +85,8 @@ SPACES: dict[str, dict[str, Any]] = {
         "pbt": {"population": 2, "interval": 1, "generations": 2},
     },
     "regrown": {"trial": REGROWN},
+    # packed trials in two parts, and one that is not packed
+    "stowed": {"trial": BASE, "grid": {"seed": [0, 1, 2, 3]}},
 }
 
 OPEN = ("open",)
@@ -162,6 +165,10 @@ def make_storage(storage: Path, run: Run) -> None:
         begin(storage, "searched", run, run_plan, COMPLETE, samples=2)
         for name in SPACES:
             runs, code = (run_partly, STOPPED) if name in OPEN else (run_plan, COMPLETE)
+            if name == "stowed":
+                begin(storage, name, run, run_plan, COMPLETE, grid={"seed": [0, 1, 2]})
+                patch.setattr(packing, "PART_TRIALS", 2)
+                assert main(["--pack", name, "--storage", str(storage)]) == COMPLETE
             begin(storage, name, run, runs, code)
     _tell(SweepFolder(storage / "searched"))
     StopFile(storage / "open" / "stop").put("a driver that is gone")

@@ -11,7 +11,8 @@ import errno
 import io
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from trials.errors import DamagedFile
@@ -54,7 +55,28 @@ def read_plain(path: Place, most: int = DOCUMENT_BYTES) -> bytes:
     return patiently(lambda: _read(path, most), path.parent)
 
 
+def read_plain_range(path: Place, offset: int, length: int) -> bytes:
+    """Return a part of a regular file, or of an object; what lies beyond its end is left out. As :func:`read_plain`."""
+    if isinstance(path, ObjectPath):
+        return path.read_range(offset, length)
+
+    def read() -> bytes:
+        with _opened(path) as (opened, _):
+            return os.pread(opened, length, offset)
+
+    return patiently(read, path.parent)
+
+
 def _read(path: Path, most: int) -> bytes:
+    with _opened(path) as (opened, size):
+        if size > most:
+            raise DamagedFile(f"{path} has {size} bytes, but may have at most {most}")
+        return io.FileIO(opened, closefd=False).readall()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[int, int]]:
+    """The descriptor of a regular file, and its size."""
     try:
         opened = os.open(path, _FLAGS)
     except OSError as error:
@@ -65,9 +87,7 @@ def _read(path: Path, most: int) -> bytes:
         there = os.fstat(opened)
         if not stat.S_ISREG(there.st_mode):
             raise DamagedFile(f"{path} is {_KINDS.get(stat.S_IFMT(there.st_mode), 'no file')}")
-        if there.st_size > most:
-            raise DamagedFile(f"{path} has {there.st_size} bytes, but may have at most {most}")
-        return io.FileIO(opened, closefd=False).readall()
+        yield opened, there.st_size
     finally:
         os.close(opened)
 

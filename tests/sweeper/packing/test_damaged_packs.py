@@ -15,7 +15,8 @@ from sweeper.packing.packing import pack_finished
 from sweeper.packing.repairing import repaired
 from tests.sweeper.packing.packed_sweeps import content_of, finish_all, sweep_of
 from tests.sweeper.sweeps import begun, make_space
-from trials.storage.packed.reading import forget_packs
+from trials.errors import DamagedFile
+from trials.storage.packed.reading import forget_packs, packed_damage
 
 Damage = Callable[[Path], object]
 
@@ -31,8 +32,19 @@ def cut(file: Path) -> None:
 
 
 def pipe(file: Path) -> None:
-    file.unlink()
+    shutil.rmtree(file) if file.is_dir() else file.unlink()
     os.mkfifo(file)
+
+
+def replace_by_folder(file: Path) -> None:
+    shutil.rmtree(file) if file.is_dir() else file.unlink()
+    (file / "something").mkdir(parents=True)
+
+
+def flip_last(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-9] ^= 1
+    file.write_bytes(content)
 
 
 DAMAGES: dict[str, Damage] = {"flipped": flip, "cut": cut, "deleted": Path.unlink, "a pipe": pipe}
@@ -138,3 +150,102 @@ def test_a_damaged_archive_is_noticed_by_verify_and_only_its_damaged_trials_run_
     run_again(folder)
     assert content_of(folder).keys() == before.keys()
     assert all(record.finished for record in folder.records())
+
+
+@pytest.mark.fault("packed-damaged")
+def test_an_older_manifest_hides_and_loses_no_later_part(tmp_path: Path) -> None:
+    folder = sweep_of(tmp_path / "sweep", 3)
+    names = sorted(path.name for path in folder.trials.iterdir())
+    manifest, older = tmp_path / "sweep/packed/manifest.json", []
+    before = content_of(folder)
+    for packed in range(1, 4):  # each packing takes over the part before it
+        pack_finished(folder, without=names[packed:])
+        older.append(manifest.read_bytes())
+    for text in older:
+        manifest.write_bytes(text)
+        forget_packs(folder.path)
+        assert content_of(folder) == before
+        assert repaired(folder) == []
+        assert manifest.read_bytes() == older[-1]
+        assert content_of(folder) == before
+
+
+@pytest.mark.fault("packed-damaged")
+@pytest.mark.parametrize("name", ["state.json", "config.json", "rows", "checkpoint", "."])
+@pytest.mark.parametrize("damage", [pipe, replace_by_folder, flip_last], ids=["a pipe", "a folder", "flipped"])
+def test_damage_in_what_a_killed_packing_has_left_hurts_no_packed_trial(
+    tmp_path: Path, name: str, damage: Damage
+) -> None:
+    folder = sweep_of(tmp_path / "sweep", 2)
+    before = content_of(folder)
+    trial = min(folder.trials.iterdir())
+    shutil.copytree(trial, tmp_path / "left")
+    pack_finished(folder)
+    shutil.copytree(tmp_path / "left", trial)
+    if damage is flip_last and (trial / name).is_dir():
+        pytest.skip("no file")
+    damage(trial / name)
+    forget_packs(folder.path)
+    assert all(str(trial / name) in line for line in repaired(folder))
+    assert content_of(folder) == before
+    assert repaired(folder) == []
+
+
+@pytest.mark.fault("packed-damaged")
+@pytest.mark.parametrize("name", ["state.json", "config.json"])
+@pytest.mark.parametrize("damage", [pipe, replace_by_folder], ids=["a pipe", "a folder"])
+def test_a_trial_without_files_is_not_packed(tmp_path: Path, name: str, damage: Damage) -> None:
+    folder = sweep_of(tmp_path / "sweep", 2)
+    trial = min(folder.trials.iterdir())
+    damage(trial / name)
+    assert pack_finished(folder).trials == 1
+    assert (trial / name).exists()
+
+
+@pytest.mark.fault("packed-damaged")
+def test_files_of_others_stay_beside_packed_ones(tmp_path: Path) -> None:
+    folder = packed_sweep(tmp_path / "sweep")
+    note = tmp_path / "sweep/packed/manifest (1).json"
+    note.write_text("mine")
+    repaired(folder)
+    assert note.read_text() == "mine"
+
+
+@pytest.mark.fault("packed-damaged")
+@pytest.mark.parametrize("what", ["a pipe", "a file", "a link"])
+def test_what_lies_in_the_place_of_packed_files_is_named_and_set_aside(tmp_path: Path, what: str) -> None:
+    folder = packed_sweep(tmp_path / "sweep")
+    packed = tmp_path / "sweep/packed"
+    shutil.move(packed, tmp_path / "outside")
+    outside = {path.name: path.read_bytes() for path in (tmp_path / "outside").iterdir()}
+    if what == "a pipe":
+        os.mkfifo(packed)
+    elif what == "a file":
+        packed.write_text("a file")
+    else:
+        packed.symlink_to(tmp_path / "outside")
+    forget_packs(folder.path)
+    assert any(str(packed) in line for line in packed_damage(folder.path))
+    (line,) = repaired(folder)
+    assert str(packed) in line
+    assert "packed.damaged" in line
+    assert repaired(folder) == []
+    run_again(folder)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "outside").iterdir()} == outside
+
+
+@pytest.mark.fault("packed-damaged")
+def test_a_link_for_an_archive_is_not_followed(tmp_path: Path) -> None:
+    folder = packed_sweep(tmp_path / "sweep")
+    archive, *_ = sorted((tmp_path / "sweep/packed").glob("checkpoints-*"))
+    shutil.move(archive, tmp_path / "outside.zip")
+    archive.symlink_to(tmp_path / "outside.zip")
+    with pytest.raises(DamagedFile, match="a link, which is not followed"):
+        content_of(folder)
+
+
+@pytest.mark.fault("packed-damaged")
+def test_a_copy_of_a_packed_sweep_under_another_name_is_whole(tmp_path: Path) -> None:
+    folder = packed_sweep(tmp_path / "sweep")
+    shutil.copytree(tmp_path / "sweep", tmp_path / "copied")
+    assert content_of(SweepFolder(tmp_path / "copied")) == content_of(folder)

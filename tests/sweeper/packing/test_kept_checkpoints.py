@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,23 @@ def test_trials_that_another_sweep_names_keep_theirs(tmp_path: Path) -> None:
     SweepFolder(tmp_path / "other").append({"space": {"trial": {"reference": f"{tmp_path}/sweep/trials/{named}"}}})
     drop_and_pack(folder, over=True)
     assert networks_of(folder).keys() == {named}
+
+
+@pytest.mark.fault("packed-damaged")
+@pytest.mark.parametrize("damage", ["a pipe", "a folder", "flipped"])
+def test_if_a_damaged_sweep_may_name_them_all_keep_theirs(tmp_path: Path, damage: str) -> None:
+    folder = sweep_keeping(tmp_path / "sweep", "none")
+    other = tmp_path / "other"
+    other.mkdir()
+    if damage == "a pipe":
+        os.mkfifo(other / "sweep.yaml")
+    elif damage == "a folder":
+        (other / "sweep.yaml").mkdir()
+    else:
+        (other / "sweep.yaml").write_bytes((folder.path / "sweep.yaml").read_bytes().replace(b"search", b"seasch", 1))
+    before = networks_of(folder)
+    drop_and_pack(folder, over=True)
+    assert networks_of(folder) == before != {}
 
 
 def test_another_policy_is_refused_in_one_line() -> None:

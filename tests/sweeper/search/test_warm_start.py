@@ -189,3 +189,15 @@ def test_an_earlier_sweep_that_does_not_agree_is_refused(
         warm_start(*later(tmp_path, **fields))
     assert str(caught.value).startswith(says)
     assert not (tmp_path / "later").exists()
+
+
+@pytest.mark.fault("damaged-file")
+@pytest.mark.parametrize("name", ["config.json", "state.json"])
+def test_damaged_trials_of_the_earlier_sweep_are_named(tmp_path: Path, earlier: SweepFolder, name: str) -> None:
+    file = min(earlier.trials.iterdir()) / name
+    file.write_bytes(file.read_bytes()[:-5])
+    lines: list[str] = []
+    warm = warm_start(*later(tmp_path), note=lines.append)
+    assert {len(cell.observations) for cell in warm.values()} == {5}
+    assert len(lines) == 1
+    assert str(file) in lines[0]

@@ -244,17 +244,24 @@ def test_a_dead_owner_has_one_successor_among_many(tmp_path: Path) -> None:
     assert leases[0].owner() is None
 
 
+def unreadable(monkeypatch: pytest.MonkeyPatch, number: int) -> threading.Event:
+    """Whether ``lease.json`` cannot be opened: an event to set and clear."""
+    away, opened = threading.Event(), os.open
+
+    def failing(path: object, *arguments: int, **options: int) -> int:
+        if away.is_set() and str(path).endswith("lease.json"):
+            raise OSError(number, os.strerror(number))
+        return opened(path, *arguments, **options)  # type: ignore[call-overload,no-any-return]
+
+    monkeypatch.setattr(os, "open", failing)
+    return away
+
+
 @pytest.mark.fault("lease-outage")
 def test_an_owner_that_cannot_be_read_keeps_its_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_owner(tmp_path, host="elsewhere", pid=1)
-    lease, read = Lease(tmp_path), Path.read_bytes
-
-    def failing(path: Path) -> bytes:
-        if path.name == "lease.json":
-            raise OSError(errno.EIO, "Input/output error")
-        return read(path)
-
-    monkeypatch.setattr(Path, "read_bytes", failing)
+    lease, away = Lease(tmp_path), unreadable(monkeypatch, errno.EIO)
+    away.set()
     for ask in (lease.owner, lease.acquire):
         with pytest.raises(OSError, match="Input/output"):
             ask()
@@ -264,14 +271,7 @@ def test_an_owner_that_cannot_be_read_keeps_its_lease(tmp_path: Path, monkeypatc
 def test_the_minute_begins_anew_when_the_storage_has_erred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its owner could not write heartbeats either."""
     owner = write_owner(tmp_path, host="elsewhere", pid=1)
-    lease, read, away = Lease(tmp_path, patience_s=0.3), Path.read_bytes, threading.Event()
-
-    def failing(path: Path) -> bytes:
-        if away.is_set() and path.name == "lease.json":
-            raise OSError(errno.ESTALE, "Stale file handle")
-        return read(path)
-
-    monkeypatch.setattr(Path, "read_bytes", failing)
+    lease, away = Lease(tmp_path, patience_s=0.3), unreadable(monkeypatch, errno.ESTALE)
     monkeypatch.setattr(outages, "FIRST_PAUSE_S", 0.01)
     assert not lease.acquire()
     away.set()
@@ -287,14 +287,7 @@ def test_the_minute_begins_anew_when_the_storage_has_erred(tmp_path: Path, monke
 
 @pytest.mark.fault("lease-outage")
 def test_a_heart_that_could_not_beat_beats_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read, away = Path.read_bytes, threading.Event()
-
-    def failing(path: Path) -> bytes:
-        if away.is_set() and path.name == "lease.json":
-            raise OSError(errno.EIO, "Input/output error")
-        return read(path)
-
-    monkeypatch.setattr(Path, "read_bytes", failing)
+    away = unreadable(monkeypatch, errno.EIO)
     with Lease(tmp_path, heartbeat_s=0.01) as lease:
         assert lease.acquire()
         away.set()

@@ -58,7 +58,7 @@ def store() -> Iterator[Door]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DomainDispatcherApplication, "__call__", answer)
-        patch.setattr(store_client, "TRIES", 1)
+        patch.setattr(store_client, "STORE_TRIES", 1)
         store_client._client_of.cache_clear()
         with served():
             yield door

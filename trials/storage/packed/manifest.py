@@ -25,7 +25,9 @@ PACKED = "packed"
 PART_TRIALS = 1000
 """Most trials of a part: its index is then read in some milliseconds."""
 
-FILE_NAME = re.compile(r"(trials|copy|checkpoints|rows-(?P<table>[a-z]+))-\d{6}-[0-9a-f]{12}\.(parquet|zip)")
+FILE_NAME = re.compile(
+    r"(trials|copy|checkpoints|rows-(?P<table>[a-z]+))-(?P<number>\d{6,})-[0-9a-f]{12}\.(parquet|zip)"
+)
 """Names of the files in ``packed/`` beside the manifest."""
 
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]*")

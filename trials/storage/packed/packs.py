@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trials.errors import DamagedFile
-from trials.storage.outages import patiently
 from trials.storage.packed.manifest import MANIFEST, Manifest, Part, PartFile, is_trial_name, sha256_of
 from trials.storage.packed.stacked_rows import RowSpan, rows_at, shapes_of
 from trials.storage.place import Place
-from trials.storage.safe_read import ROW_BYTES, read_plain
+from trials.storage.safe_read import ROW_BYTES, read_plain, read_plain_range
 
 TABLES_KEPT = 12
 """How many decoded Parquet files a process keeps of a sweep: a few megabytes each."""
@@ -72,11 +68,12 @@ class PackedTrial:
 
         Raises:
             FileNotFoundError: the archive is gone: a later manifest names another.
+            DamagedFile: something else lies at its place.
         """
         if self.stored is None or self.stored[0] != name:
             return None
         _, archive, offset, length = self.stored
-        return _range(self.packs.path / archive, offset, length)
+        return read_plain_range(self.packs.path / archive, offset, length)
 
 
 class Packs:
@@ -84,12 +81,14 @@ class Packs:
 
     Attributes:
         path: the folder ``packed``.
+        manifest: what counts.
+        stored: what the file says, which may be older; None if it is missing or damaged.
         damaged: a line for what is wrong with the manifest, and one for each part whose index cannot be read, nor its
             copy; complete after the first look-up.
     """
 
-    def __init__(self, path: Place, manifest: Manifest, damage: str = "") -> None:
-        self.path, self.manifest = path, manifest
+    def __init__(self, path: Place, manifest: Manifest, damage: str = "", stored: Manifest | None = None) -> None:
+        self.path, self.manifest, self.stored = path, manifest, stored
         self.manifest_damage = damage
         self.damaged: list[str] = [damage] if damage else []
         self._places: dict[str, tuple[Part, int]] | None = None
@@ -193,7 +192,7 @@ class Packs:
         """Whether there is no other manifest by now."""
         try:
             where = self.path / MANIFEST
-            return Manifest.read(read_plain(where), where) == self.manifest
+            return Manifest.read(read_plain(where), where) == self.stored
         except (OSError, DamagedFile):
             return True
 
@@ -229,22 +228,6 @@ def _decoded(packed: Place, file: PartFile) -> Any:
         return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
     except _DECODED as error:
         raise DamagedFile(f"{packed / file.name} is damaged ({_line(error)})") from None
-
-
-def _range(path: Place, offset: int, length: int) -> bytes:
-    if not isinstance(path, Path):
-        return path.read_range(offset, length)
-    return patiently(lambda: _part_of_file(path, offset, length), path.parent)
-
-
-def _part_of_file(path: Path, offset: int, length: int) -> bytes:
-    opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISREG(os.fstat(opened).st_mode):
-            raise DamagedFile(f"{path} is no file")
-        return os.pread(opened, length, offset)
-    finally:
-        os.close(opened)
 
 
 def _line(error: Exception) -> str:

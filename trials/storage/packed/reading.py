@@ -16,9 +16,9 @@ from trials.errors import DamagedFile
 from trials.storage import files
 from trials.storage.packed.manifest import MANIFEST, PACKED, Manifest
 from trials.storage.packed.packs import PackedTrial, Packs
-from trials.storage.packed.restoring import rebuilt
+from trials.storage.packed.restoring import rebuilt, with_later
 from trials.storage.place import Place
-from trials.storage.safe_read import read_plain
+from trials.storage.safe_read import read_plain, require_own_folder
 from trials.storage.sweep_path import TRIALS
 
 LOOKS_AGAIN = 5
@@ -37,9 +37,15 @@ def packs_of(sweep: Place, *, thorough: bool | None = None) -> Packs | None:
     A damaged manifest is made anew, in memory, from the files that it named.
 
     Args:
-        thorough: whether to do so for a missing one, too; by default on a path, where looking costs nothing.
+        thorough: whether to do so for a missing one, too, and to look for parts that are later than the manifest; by
+            default on a path, where looking costs nothing.
     """
     manifest, stamp = sweep / PACKED / MANIFEST, None
+    try:
+        require_own_folder(sweep / PACKED)
+    except DamagedFile as damage:
+        forget_packs(sweep)
+        return Packs(sweep / PACKED, Manifest(), str(damage))
     try:
         stamp = _stamp(manifest)
         with _lock:
@@ -48,7 +54,9 @@ def packs_of(sweep: Place, *, thorough: bool | None = None) -> Packs | None:
                 _known.move_to_end(str(sweep))
                 return known[1]
         content = stamp if isinstance(stamp, bytes) else read_plain(manifest)
-        packs = Packs(sweep / PACKED, Manifest.read(content, manifest))
+        stored = Manifest.read(content, manifest)
+        looks = isinstance(sweep, Path) if thorough is None else thorough
+        packs = Packs(sweep / PACKED, with_later(sweep / PACKED, stored) if looks else stored, stored=stored)
     except (FileNotFoundError, NotADirectoryError):
         return _without_manifest(sweep, isinstance(sweep, Path) if thorough is None else thorough)
     except DamagedFile as damage:

@@ -1,9 +1,10 @@
-"""Make a lost or damaged manifest anew from the indexes of the parts, each of which says what its part consists of."""
+"""Make a lost, damaged or old manifest anew from the indexes of the parts, which say what their parts consist of."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,6 +32,20 @@ def rebuilt(packed: Place) -> Manifest:
     parts = {number: _whole(of_kind) for number, of_kind in found.items()}
     gone = {number for part in parts.values() for number in part.replaces}
     return Manifest(tuple(part for number, part in sorted(parts.items()) if number not in gone))
+
+
+def with_later(packed: Place, manifest: Manifest) -> Manifest:
+    """Return a manifest with the whole parts that lie beside it and have higher numbers than its own.
+
+    An older manifest was put back, or a kill has kept it from being replaced. The copy of an index is written last.
+    """
+    matches = (FILE_NAME.fullmatch(name) for name in files.names(packed))
+    whole = {number for m in matches if m and m[1] == "copy" and (number := int(m["number"])) > manifest.last}
+    if not whole:
+        return manifest
+    later = [part for part in rebuilt(packed).parts if part.number in whole]
+    gone = {number for part in later for number in part.replaces}
+    return replace(manifest, parts=(*(part for part in manifest.parts if part.number not in gone), *later))
 
 
 def _read(packed: Place, name: str) -> Iterator[tuple[PartFile, Part]]:
