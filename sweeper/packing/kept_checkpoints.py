@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from sweeper.folder.sweep_file import SWEEP_FILE
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.frames import SweepTables
 from sweeper.results.pareto import pareto_front
@@ -15,8 +16,11 @@ from sweeper.results.report import figures_of
 from sweeper.results.rows_of_frames import rows_of
 from sweeper.results.stored_space import StoredSpace, stored_space
 from sweeper.results.tables import read
+from trials.errors import DamagedFile
 from trials.storage import files
+from trials.storage.outages import acting
 from trials.storage.place import Place
+from trials.storage.safe_read import read_plain
 
 _TRIAL_PATH = re.compile(rb"/trials/([A-Za-z0-9_][A-Za-z0-9_.=-]*)")
 
@@ -26,6 +30,7 @@ def everything(trial: str) -> bool:
     return True
 
 
+@acting()  # what it does not name is deleted
 def kept_checkpoints(folder: SweepFolder, *, over: bool) -> Callable[[str], bool]:
     """Return whether a finished trial keeps its checkpoint, as the sweep's space says.
 
@@ -37,6 +42,7 @@ def kept_checkpoints(folder: SweepFolder, *, over: bool) -> Callable[[str], bool
 
     Raises:
         UserError: ``sweep.yaml`` is damaged.
+        OSError: the storage does not give a file.
     """
     document = folder.space_document() or {}
     policy = document.get("keep_checkpoints", "all")
@@ -94,6 +100,6 @@ def named_trials(storage: Place) -> set[str]:
     """Names of trials to whose folders a ``sweep.yaml`` of the storage refers, as of ``source``."""
     found: set[str] = set()
     for name in files.names(storage):
-        with suppress(OSError):
-            found |= {match.decode() for match in _TRIAL_PATH.findall((storage / name / "sweep.yaml").read_bytes())}
+        with suppress(FileNotFoundError, NotADirectoryError, DamagedFile):
+            found |= {match.decode() for match in _TRIAL_PATH.findall(read_plain(storage / name / SWEEP_FILE))}
     return found

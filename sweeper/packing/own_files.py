@@ -16,6 +16,7 @@ from trials.storage import files
 from trials.storage.packed.packs import PackedTrial
 from trials.storage.packed.writing import ToPack
 from trials.storage.place import ObjectPath, Place
+from trials.storage.safe_read import read_plain
 from trials.storage.trial_folder import State, TrialFolder
 
 COMMITTED = re.compile(r"([A-Za-z0-9_]+-)?\d{6,}-a\d+-[0-9a-f]{12}\.(pt|parquet)")
@@ -36,7 +37,7 @@ def finished_trial(folder: SweepFolder, name: str, stamp: Stamp, *, keep_checkpo
     """
     trial = TrialFolder(folder.trial_folder(name))
     try:
-        config, state_text = ((trial.path / file).read_bytes() for file in ("config.json", "state.json"))
+        config, state_text = (read_plain(trial.path / file) for file in ("config.json", "state.json"))
         state = trial.state()
         if state is None or not state.finished or len(state.commits) > 1:
             return None

@@ -20,6 +20,7 @@ from trials.storage.packed.packs import PackedTrial, Packs
 from trials.storage.packed.reading import forget_packs, packs_of
 from trials.storage.packed.writing import ARCHIVE_BYTES, ARCHIVE_CHECKPOINTS, ToPack, write_part
 from trials.storage.row_schema import table_as_rows
+from trials.storage.safe_read import read_plain
 from trials.storage.trial_folder import State, TrialFolder
 
 PART_BYTES = 256 << 20
@@ -98,7 +99,7 @@ def _changed(folder: SweepFolder, known: Packs, name: str, stamp: list[int]) -> 
     """A packed trial whose folder has a config again: the driver has added a sample to it."""
     trial = known.find(name)
     try:
-        config = (folder.trial_folder(name) / "config.json").read_bytes()
+        config = read_plain(folder.trial_folder(name) / "config.json")
         return None if trial is None else packed_again(trial, config, stamp, as_stored=False)
     except (FileNotFoundError, DamagedFile):
         return None
@@ -212,9 +213,9 @@ def _has_other_state(own: TrialFolder, trial: PackedTrial) -> bool:
     """Whether a trial's folder has a state that is not the packed one: it was unpacked and has gone on since."""
     if not own.state_path.exists():
         return False
-    if own.state_path.read_bytes() == trial.state:
-        return False
     try:
+        if read_plain(own.state_path) == trial.state:
+            return False
         here, there = own.state(), own.state_of(trial.state)
     except DamagedFile:
         return True
@@ -227,9 +228,11 @@ def _progress(state: State) -> tuple[object, ...]:
 
 def _config_differs(own: TrialFolder, trial: PackedTrial) -> bool:
     try:
-        return (own.path / "config.json").read_bytes() != trial.config
+        return read_plain(own.path / "config.json") != trial.config
     except FileNotFoundError:
         return False
+    except DamagedFile:
+        return True
 
 
 def _write(folder: SweepFolder, manifest: Manifest) -> None:

@@ -11,7 +11,8 @@ import errno
 import io
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from trials.errors import DamagedFile
@@ -54,7 +55,31 @@ def read_plain(path: Place, most: int = DOCUMENT_BYTES) -> bytes:
     return patiently(lambda: _read(path, most), path.parent)
 
 
+def read_range(path: Place, offset: int, length: int) -> bytes:
+    """Return some bytes of a regular file, or of an object, that is never replaced; fewer if it is shorter.
+
+    Raises: as :func:`read_plain`.
+    """
+    if isinstance(path, ObjectPath):
+        return path.read_range(offset, length)
+    return patiently(lambda: _read_range(path, offset, length), path.parent)
+
+
+def _read_range(path: Path, offset: int, length: int) -> bytes:
+    with _opened(path) as (file, _):
+        return os.pread(file, length, offset)
+
+
 def _read(path: Path, most: int) -> bytes:
+    with _opened(path) as (file, size):
+        if size > most:
+            raise DamagedFile(f"{path} has {size} bytes, but may have at most {most}")
+        return io.FileIO(file, closefd=False).readall()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[int, int]]:
+    """A regular file, opened, and its size."""
     try:
         opened = os.open(path, _FLAGS)
     except OSError as error:
@@ -65,9 +90,7 @@ def _read(path: Path, most: int) -> bytes:
         there = os.fstat(opened)
         if not stat.S_ISREG(there.st_mode):
             raise DamagedFile(f"{path} is {_KINDS.get(stat.S_IFMT(there.st_mode), 'no file')}")
-        if there.st_size > most:
-            raise DamagedFile(f"{path} has {there.st_size} bytes, but may have at most {most}")
-        return io.FileIO(opened, closefd=False).readall()
+        yield opened, there.st_size
     finally:
         os.close(opened)
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trials.errors import DamagedFile
-from trials.storage.outages import patiently
+from trials.storage.outages import errs
 from trials.storage.packed.manifest import MANIFEST, Manifest, Part, PartFile, is_trial_name, sha256_of
 from trials.storage.packed.stacked_rows import RowSpan, rows_at, shapes_of
 from trials.storage.place import Place
-from trials.storage.safe_read import ROW_BYTES, read_plain
+from trials.storage.safe_read import ROW_BYTES, read_plain, read_range
 
 TABLES_KEPT = 12
 """How many decoded Parquet files a process keeps of a sweep: a few megabytes each."""
@@ -65,6 +62,8 @@ class PackedTrial:
         except FileNotFoundError:
             raise
         except _DECODED as error:
+            if errs(error):
+                raise
             raise DamagedFile(f"{self.packs.path / file.name} is damaged ({_line(error)})") from None
 
     def checkpoint(self, name: str) -> bytes | None:
@@ -72,11 +71,12 @@ class PackedTrial:
 
         Raises:
             FileNotFoundError: the archive is gone: a later manifest names another.
+            DamagedFile: something else lies in its place.
         """
         if self.stored is None or self.stored[0] != name:
             return None
         _, archive, offset, length = self.stored
-        return _range(self.packs.path / archive, offset, length)
+        return read_range(self.packs.path / archive, offset, length)
 
 
 class Packs:
@@ -194,7 +194,7 @@ class Packs:
         try:
             where = self.path / MANIFEST
             return Manifest.read(read_plain(where), where) == self.manifest
-        except (OSError, DamagedFile):
+        except (FileNotFoundError, NotADirectoryError, DamagedFile):
             return True
 
     def _trial(self, part: Part, row: int) -> PackedTrial:
@@ -211,12 +211,20 @@ class Packs:
 
 
 def read_verified(packed: Place, file: PartFile) -> bytes:
-    """Return a packed file's content. Raises DamagedFile if it is another, FileNotFoundError if there is none."""
+    """Return a packed file's content.
+
+    Raises:
+        DamagedFile: it is another.
+        FileNotFoundError: there is none.
+        OSError: the storage errs (:mod:`trials.storage.outages`), which says nothing of the file.
+    """
     try:
         content = read_plain(packed / file.name, ROW_BYTES)
     except FileNotFoundError:
         raise
     except OSError as error:
+        if errs(error):
+            raise
         raise DamagedFile(f"{packed / file.name} cannot be read ({_line(error)})") from None
     if sha256_of(content) != file.sha256:
         raise DamagedFile(f"{packed / file.name} is damaged: its content does not match its hash in {MANIFEST}")
@@ -229,22 +237,6 @@ def _decoded(packed: Place, file: PartFile) -> Any:
         return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
     except _DECODED as error:
         raise DamagedFile(f"{packed / file.name} is damaged ({_line(error)})") from None
-
-
-def _range(path: Place, offset: int, length: int) -> bytes:
-    if not isinstance(path, Path):
-        return path.read_range(offset, length)
-    return patiently(lambda: _part_of_file(path, offset, length), path.parent)
-
-
-def _part_of_file(path: Path, offset: int, length: int) -> bytes:
-    opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISREG(os.fstat(opened).st_mode):
-            raise DamagedFile(f"{path} is no file")
-        return os.pread(opened, length, offset)
-    finally:
-        os.close(opened)
 
 
 def _line(error: Exception) -> str:
