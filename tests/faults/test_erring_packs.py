@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -104,25 +105,32 @@ def test_packing_loses_nothing_at_any_call(
         shutil.rmtree(path)
 
 
+@contextmanager
+def stale_indexes(folder: SweepFolder, times: int) -> Iterator[None]:
+    """Let so many openings of a part's index, or of its copy, fail; each look-up is a new one."""
+    forget_packs(folder.path)
+    left = times
+    with erring(Path(str(folder.path))) as storage, pytest.MonkeyPatch.context() as patch:
+
+        def meet(call: str, path: Any) -> None:
+            nonlocal left
+            if call == "open" and Path(str(path)).name.startswith(("trials-", "copy-")) and left:
+                left -= 1
+                raise OSError(errno.ESTALE, "Stale", str(path))
+
+        patch.setattr(storage, "meet", meet)
+        yield
+    assert left < times
+
+
 @pytest.mark.fault("storage-errs")
 @pytest.mark.parametrize("patient", [True, False])
-def test_an_index_that_cannot_be_read_is_not_damaged(
-    sweeps: dict[str, Path], tmp_path: Path, patient: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_index_that_cannot_be_read_is_not_damaged(sweeps: dict[str, Path], tmp_path: Path, patient: bool) -> None:
     shutil.copytree(sweeps["records"], tmp_path / "s")
     folder = SweepFolder(tmp_path / "s" / "sweep")
     wanted = content_of(folder)
     said: list[str] = []
-    forget_packs(folder.path)
-    with erring(folder.path / "packed") as storage, monkeypatch.context() as patch:  # type: ignore[arg-type]
-        real = storage.meet
-
-        def meet(call: str, path: Any) -> None:
-            if call == "read":
-                storage.fail(errno.ESTALE, times=2)
-            real(call, path)
-
-        patch.setattr(storage, "meet", meet)
+    with stale_indexes(folder, 2):
         if patient:
             with StoragePatience(lambda text, errs: said.append(text)).active():
                 assert content_of(folder) == wanted
@@ -130,6 +138,8 @@ def test_an_index_that_cannot_be_read_is_not_damaged(
         else:
             with pytest.raises(OSError, match="Stale"):
                 folder.records()
+            with pytest.raises(OSError, match="Stale"):
+                end_of_run(folder)
     assert content_of(folder) == wanted
 
 
@@ -172,10 +182,7 @@ def test_a_manifest_is_not_made_anew_from_indexes_that_cannot_be_read(sweeps: di
     folder = SweepFolder(tmp_path / "s" / "sweep")
     wanted = content_of(folder)
     (tmp_path / "s" / "sweep" / "packed" / "manifest.json").unlink()
-    forget_packs(folder.path)
-    with erring(folder.path / "packed") as storage:  # type: ignore[arg-type]
-        storage.fail(errno.EIO)
-        with pytest.raises(OSError, match="Input/output"):
-            repaired(folder)
+    with stale_indexes(folder, 2), pytest.raises(OSError, match="Stale"):
+        repaired(folder)
     assert len(repaired(folder)) == 1
     assert content_of(folder) == wanted

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.trials.processes import CONTEXT, PATIENCE_S, started, wait_for
-from trials.storage import outages
+from trials.storage import outages, safe_read
 from trials.storage.leases.lease import Lease
 from trials.storage.leases.owner import Owner
 from trials.storage.outages import StoragePatience
@@ -247,14 +247,14 @@ def test_a_dead_owner_has_one_successor_among_many(tmp_path: Path) -> None:
 @pytest.mark.fault("lease-outage")
 def test_an_owner_that_cannot_be_read_keeps_its_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_owner(tmp_path, host="elsewhere", pid=1)
-    lease, read = Lease(tmp_path), Path.read_bytes
+    lease, read = Lease(tmp_path), safe_read._read
 
-    def failing(path: Path) -> bytes:
+    def failing(path: Path, most: int) -> bytes:
         if path.name == "lease.json":
             raise OSError(errno.EIO, "Input/output error")
-        return read(path)
+        return read(path, most)
 
-    monkeypatch.setattr(Path, "read_bytes", failing)
+    monkeypatch.setattr(safe_read, "_read", failing)
     for ask in (lease.owner, lease.acquire):
         with pytest.raises(OSError, match="Input/output"):
             ask()
@@ -264,14 +264,14 @@ def test_an_owner_that_cannot_be_read_keeps_its_lease(tmp_path: Path, monkeypatc
 def test_the_minute_begins_anew_when_the_storage_has_erred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its owner could not write heartbeats either."""
     owner = write_owner(tmp_path, host="elsewhere", pid=1)
-    lease, read, away = Lease(tmp_path, patience_s=0.3), Path.read_bytes, threading.Event()
+    lease, read, away = Lease(tmp_path, patience_s=0.3), safe_read._read, threading.Event()
 
-    def failing(path: Path) -> bytes:
+    def failing(path: Path, most: int) -> bytes:
         if away.is_set() and path.name == "lease.json":
             raise OSError(errno.ESTALE, "Stale file handle")
-        return read(path)
+        return read(path, most)
 
-    monkeypatch.setattr(Path, "read_bytes", failing)
+    monkeypatch.setattr(safe_read, "_read", failing)
     monkeypatch.setattr(outages, "FIRST_PAUSE_S", 0.01)
     assert not lease.acquire()
     away.set()
@@ -287,14 +287,14 @@ def test_the_minute_begins_anew_when_the_storage_has_erred(tmp_path: Path, monke
 
 @pytest.mark.fault("lease-outage")
 def test_a_heart_that_could_not_beat_beats_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read, away = Path.read_bytes, threading.Event()
+    read, away = safe_read._read, threading.Event()
 
-    def failing(path: Path) -> bytes:
+    def failing(path: Path, most: int) -> bytes:
         if away.is_set() and path.name == "lease.json":
             raise OSError(errno.EIO, "Input/output error")
-        return read(path)
+        return read(path, most)
 
-    monkeypatch.setattr(Path, "read_bytes", failing)
+    monkeypatch.setattr(safe_read, "_read", failing)
     with Lease(tmp_path, heartbeat_s=0.01) as lease:
         assert lease.acquire()
         away.set()
