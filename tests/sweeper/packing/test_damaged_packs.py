@@ -138,3 +138,21 @@ def test_a_damaged_archive_is_noticed_by_verify_and_only_its_damaged_trials_run_
     run_again(folder)
     assert content_of(folder).keys() == before.keys()
     assert all(record.finished for record in folder.records())
+
+
+@pytest.mark.fault("packed-damaged")
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_archive_does_not_keep_others_from_being_packed(tmp_path: Path, damage: str) -> None:
+    folder = sweep_of(tmp_path / "sweep", 3)
+    first, *_ = sorted(folder.trials.iterdir())
+    shutil.move(first, tmp_path / "later")
+    pack_finished(folder)
+    shutil.move(tmp_path / "later", first)
+    (archive,) = (tmp_path / "sweep" / "packed").glob("*.zip")
+    DAMAGES[damage](archive)
+    forget_packs(folder.path)
+    pack_finished(folder)
+    assert not list(folder.trials.iterdir())
+    (record,) = (record for record in folder.records() if record.id == first.name)
+    assert record.state is not None
+    assert record.folder.checkpoint(record.state.commits[-1])

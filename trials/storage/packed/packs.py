@@ -78,6 +78,11 @@ class PackedTrial:
         _, archive, offset, length = self.stored
         return read_range(self.packs.path / archive, offset, length)
 
+    def require_archive(self) -> None:
+        """Check that the archive of its checkpoint is there, if it has one; raises as :meth:`checkpoint` does."""
+        if self.stored is not None:
+            read_range(self.packs.path / self.stored[1], self.stored[2], 1)
+
 
 class Packs:
     """The packed trials of a sweep. Safe to use from several threads.
