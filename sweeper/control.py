@@ -21,7 +21,7 @@ from trials.errors import UserError
 from trials.storage import files
 from trials.storage.leases.lease import Lease
 from trials.storage.leases.owner import Owner
-from trials.storage.outages import one_line_if_full
+from trials.storage.outages import acting, one_line_if_full
 from trials.storage.place import Place
 from trials.storage.sweep_path import STAGES
 
@@ -115,7 +115,7 @@ def pack_sweep(path: Place, console: Console) -> None:
     """
     found = count_standing(read(path, rows=()))
     folder = SweepFolder(path)
-    with driving(folder, console), one_line_if_full(path):
+    with driving(folder, console), one_line_if_full(path), acting():
         for line in repair_packed(folder):
             print_line(console, line)
         packing = pack_finished(folder, kept_checkpoints(folder, over=not (found.running or found.left)))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
+from trials.storage.outages import errs, in_a_run, patiently
 from trials.storage.packed.reading import names_and_packs, with_packed
 from trials.storage.place import ObjectPath, Place
 
@@ -28,8 +30,11 @@ def _stamp(folder: str) -> Stamp:
     stamp = []
     for name in _STAMPED:
         try:
-            found = os.stat(f"{folder}/{name}")  # noqa: PTH116  # called for ten thousand folders: a Path costs more than the call
+            # a text: for ten thousand folders, a Path would cost more than the call
+            found = patiently(partial(os.stat, f"{folder}/{name}"), folder)
             stamp += [found.st_mtime_ns, found.st_size]
-        except OSError:
+        except OSError as error:
+            if errs(error) and in_a_run():
+                raise
             stamp += [0, 0]
     return stamp

@@ -12,6 +12,7 @@ import yaml
 
 from trials.errors import DamagedFile, UserError, one_line
 from trials.storage import files
+from trials.storage.outages import errs, in_a_run
 from trials.storage.place import Place
 from trials.storage.safe_read import read_plain
 from trials.storage.sealed import seal_lines, unseal_lines
@@ -62,12 +63,15 @@ def sweep_file_content(path: Place) -> bytes | None:
 
     Raises:
         UserError: the file cannot be read, or is damaged.
+        OSError: the storage errs in a run, which may go on.
     """
     try:
         return unseal_lines(read_plain(path), path)
     except FileNotFoundError:
         return None
     except OSError as error:
+        if errs(error) and in_a_run():
+            raise
         raise UserError(f"{path} cannot be read ({error}): give another --storage") from None
     except DamagedFile as damage:
         raise UserError(f"{damage}: {_RESTORE}") from None

@@ -242,7 +242,9 @@ class SweepFolder:
             return [*strange, f"{copy}: left out"]
         except DamagedFile as damage:
             return [*strange, folder.put_away(damage, path / CONFIG)]
-        except OSError:
+        except OSError as error:
+            if errs(error):
+                raise
             return strange
         dropped = stored.content.get("until_epoch") is not None and not files.names(path / "checkpoint")
         return [*strange, *folder.verify(checkpoint=checkpoints and not dropped)]

@@ -17,6 +17,7 @@ from sweeper.results.stored_space import StoredSpace, stored_space
 from sweeper.results.tables import read
 from trials.errors import DamagedFile
 from trials.storage import files
+from trials.storage.outages import acting
 from trials.storage.place import Place
 from trials.storage.safe_read import read_plain
 from trials.storage.sealed import unseal_lines
@@ -29,6 +30,7 @@ def everything(trial: str) -> bool:
     return True
 
 
+@acting()  # what it does not name is deleted
 def kept_checkpoints(folder: SweepFolder, *, over: bool) -> Callable[[str], bool]:
     """Return whether a finished trial keeps its checkpoint, as the sweep's space says.
 
@@ -40,6 +42,7 @@ def kept_checkpoints(folder: SweepFolder, *, over: bool) -> Callable[[str], bool
 
     Raises:
         UserError: ``sweep.yaml`` is damaged.
+        OSError: the storage does not give a file.
     """
     document = folder.space_document() or {}
     policy = document.get("keep_checkpoints", "all")

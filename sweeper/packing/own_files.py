@@ -84,11 +84,13 @@ def packed_again(trial: PackedTrial, config: bytes | None, stamp: Stamp, *, as_s
         as_stored: whether its checkpoint stays in its archive.
 
     Raises:
-        DamagedFile: its rows are damaged.
+        DamagedFile: its rows are damaged, or something else lies in the place of its archive.
+        FileNotFoundError: its archive is gone.
     """
     tables = {table: (name, trial.table(table, name)) for table, (name, _) in trial.rows.items()}
     checkpoint = None
     if trial.stored is not None and not as_stored:
+        trial.require_archive()
         name = trial.stored[0]
         checkpoint = (name, partial(_checkpoint, trial, name))
     stored = trial.stored if as_stored else None

@@ -142,7 +142,7 @@ def _last_part(known: Packs | None, without: set[str], room: int) -> tuple[list[
             packed_again(trial, None, trial.stamp, as_stored=trial.stored is not None and trial.stored[1] in full)
             for trial in trials
         ]
-    except DamagedFile:
+    except (DamagedFile, FileNotFoundError):
         return [], [], []
     return again, [one for one in last.archives if one.name in full], [last]
 

@@ -135,7 +135,7 @@ def _has_checkpoint(trial: PackedTrial) -> bool:
     assert trial.stored is not None
     try:
         content = trial.checkpoint(trial.stored[0])
-    except (OSError, DamagedFile):
+    except (FileNotFoundError, DamagedFile):
         return False
     return content is not None and files.digest(content) in trial.stored[0]
 

@@ -101,6 +101,11 @@ class _File:
         self._storage.meet("read", self._path)
         return self._file.read(*arguments)
 
+    def readall(self) -> bytes:
+        self._storage.meet("read", self._path)
+        content: bytes = self._file.readall()
+        return content
+
     def write(self, content: Any) -> Any:
         self._storage.meet("write", self._path)
         return self._file.write(content)
@@ -144,11 +149,16 @@ def erring(folder: Path) -> Iterator[ErringStorage]:
         storage.meet("create" if flags & os.O_CREAT else "open", path)
         return real_open(path, flags, *arguments, **options)
 
-    real_open = os.open
+    def file_of(path: Any, *arguments: Any, **options: Any) -> Any:
+        return _File(real_file(path, *arguments, **options), path, storage)
+
+    real_open, real_file = os.open, io.FileIO
     with pytest.MonkeyPatch.context() as patch:
         for name in ("stat", "lstat", "listdir", "scandir", "mkdir", "unlink", "rmdir", "rename", "replace", "link"):
             patch.setattr(os, name, wrapped(name, getattr(os, name)))
         patch.setattr(os, "fsync", wrapped("fsync", os.fsync))
+        patch.setattr(os, "pread", wrapped("read", os.pread))
+        patch.setattr(io, "FileIO", file_of)
         patch.setattr(os, "open", opened_by_number)
         patch.setattr(fcntl, "flock", wrapped("flock", fcntl.flock))
         patch.setattr(io, "open", opened(io.open))

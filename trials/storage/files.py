@@ -210,11 +210,21 @@ def _now_of(folder: Path) -> float:
 def set_aside(path: Place) -> Place:
     """Rename a damaged file to ``<name>.damaged`` (``.damaged-2``, …): it is kept, but no longer read."""
     target, n = path.with_name(f"{path.name}.damaged"), 1
-    while os.path.lexists(target) if isinstance(target, Path) else target.exists():
+    while _is_there(target):
         n += 1
         target = path.with_name(f"{path.name}.damaged-{n}")
     path.rename(target)  # type: ignore[arg-type]  # both are Paths or both ObjectPaths
     return target
+
+
+def _is_there(path: Place) -> bool:
+    if isinstance(path, ObjectPath):
+        return path.exists()
+    try:
+        patiently(lambda: os.lstat(path), path.parent)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def is_full(error: OSError) -> bool:

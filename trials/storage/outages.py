@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from pathlib import Path
 from typing import TypeVar
 
@@ -121,11 +121,8 @@ class StoragePatience:
     @contextmanager
     def active(self) -> Iterator[None]:
         """Let calls of the storage in this block, in this thread, wait as this says."""
-        token = _NOW.set(self)
-        try:
+        with _set(_NOW, self), acting():
             yield
-        finally:
-            _NOW.reset(token)
 
     def call(self, act: Callable[[], _T], where: object, failed: Callable[[], object] = lambda: None) -> _T:
         """Return what ``act`` returns once the storage works. ``act`` must be safe to repeat.
@@ -251,34 +248,39 @@ def patiently(act: Callable[[], _T], where: object, failed: Callable[[], object]
 
 def in_this_thread() -> Callable[[Callable[..., _T]], Callable[..., _T]]:
     """Return what makes a function wait in other threads as it would in this one."""
-    patience = _NOW.get()
+    context = copy_context()
+    return lambda function: lambda *arguments: context.copy().run(function, *arguments)
 
-    def carried(function: Callable[..., _T]) -> Callable[..., _T]:
-        if patience is None:
-            return function
 
-        def run(*arguments: object) -> _T:
-            with patience.active():
-                return function(*arguments)
+@contextmanager
+def _set(variable: ContextVar[_T], value: _T) -> Iterator[None]:
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
 
-        return run
 
-    return carried
+_ACTING: ContextVar[bool] = ContextVar("acting", default=False)
+
+
+@contextmanager
+def acting() -> Iterator[None]:
+    """Let nothing that cannot be read count as missing or damaged in this block, since it acts on what it reads."""
+    with _set(_ACTING, True):
+        yield
 
 
 def in_a_run() -> bool:
-    """Whether this thread has a patience: then what cannot be read must not count as missing."""
-    return _NOW.get() is not None
+    """Whether this thread is in a run, even if it does not wait, or in :func:`acting`. A report is in neither."""
+    return _ACTING.get()
 
 
 @contextmanager
 def impatient() -> Iterator[None]:
     """Let calls of the storage in this block raise their errors at once."""
-    token = _NOW.set(None)
-    try:
+    with _set(_NOW, None):
         yield
-    finally:
-        _NOW.reset(token)
 
 
 def has_begun() -> None:

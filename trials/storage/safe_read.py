@@ -55,28 +55,31 @@ def read_plain(path: Place, most: int = DOCUMENT_BYTES) -> bytes:
     return patiently(lambda: _read(path, most), path.parent)
 
 
-def read_plain_range(path: Place, offset: int, length: int) -> bytes:
-    """Return a part of a regular file, or of an object; what lies beyond its end is left out. As :func:`read_plain`."""
+def read_range(path: Place, offset: int, length: int) -> bytes:
+    """Return some bytes of a regular file, or of an object, that is never replaced; fewer if it is shorter.
+
+    Raises: as :func:`read_plain`.
+    """
     if isinstance(path, ObjectPath):
         return path.read_range(offset, length)
+    return patiently(lambda: _read_range(path, offset, length), path.parent)
 
-    def read() -> bytes:
-        with _opened(path) as (opened, _):
-            return os.pread(opened, length, offset)
 
-    return patiently(read, path.parent)
+def _read_range(path: Path, offset: int, length: int) -> bytes:
+    with _opened(path) as (file, _):
+        return os.pread(file, length, offset)
 
 
 def _read(path: Path, most: int) -> bytes:
-    with _opened(path) as (opened, size):
+    with _opened(path) as (file, size):
         if size > most:
             raise DamagedFile(f"{path} has {size} bytes, but may have at most {most}")
-        return io.FileIO(opened, closefd=False).readall()
+        return io.FileIO(file, closefd=False).readall()
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[int, int]]:
-    """The descriptor of a regular file, and its size."""
+    """A regular file, opened, and its size."""
     try:
         opened = os.open(path, _FLAGS)
     except OSError as error:

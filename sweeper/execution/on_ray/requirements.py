@@ -22,6 +22,7 @@ from sweeper.space.space import Space
 from trials.errors import UserError, listed, nearest_name
 from trials.plugins.importing import admit_sent, sent
 from trials.storage import files
+from trials.storage.leases.lease_store import GUARD, require_locks
 from trials.storage.place import STORAGE_LAG_S, Place, place
 
 PROBE_S = 180.0
@@ -118,7 +119,7 @@ def require_machines(where: Place, plugins: Sequence[str], waiting: Waiting) -> 
 
 
 def require_shared(where: Place, waiting: Waiting | None = None) -> None:
-    """Check that every machine can write to the storage and read there what the driver and another machine wrote.
+    """Check that every machine can write and lock in the storage and read there what others wrote.
 
     Raises:
         UserError: a machine cannot; the message names it.
@@ -140,7 +141,7 @@ def require_shared(where: Place, waiting: Waiting | None = None) -> None:
             if reason:
                 raise _not_shared(where, node, f"what it writes there is not seen from here: {reason}")
     finally:
-        for name in ("driver", *names):
+        for name in ("driver", GUARD, *names):
             (probes / name).unlink(missing_ok=True)
         with suppress(OSError):  # of a machine that answers although the run has stopped
             probes.rmdir()
@@ -230,15 +231,18 @@ def _not_shared(where: Place, node: Mapping[str, Any], reason: str) -> UserError
 
 
 def _write_probe(folder: str, names: list[str]) -> str | None:
-    """Task: write a file named after the machine into the probe folder, which must be visible there."""
+    """Task: write a file named after the machine into the probe folder, which must be visible there, and lock one."""
     probes = place(folder)
     reason = _read(probes, ["driver"])
     if reason:
         return reason
     try:
         (probes / names[0]).write_bytes(names[0].encode())
+        require_locks(probes)
     except OSError as error:
         return f"it cannot write there: {error}"
+    except UserError as error:
+        return str(error)
     return None
 
 

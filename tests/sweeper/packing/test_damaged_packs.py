@@ -249,3 +249,21 @@ def test_a_copy_of_a_packed_sweep_under_another_name_is_whole(tmp_path: Path) ->
     folder = packed_sweep(tmp_path / "sweep")
     shutil.copytree(tmp_path / "sweep", tmp_path / "copied")
     assert content_of(SweepFolder(tmp_path / "copied")) == content_of(folder)
+
+
+@pytest.mark.fault("packed-damaged")
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_archive_does_not_keep_others_from_being_packed(tmp_path: Path, damage: str) -> None:
+    folder = sweep_of(tmp_path / "sweep", 3)
+    first, *_ = sorted(folder.trials.iterdir())
+    shutil.move(first, tmp_path / "later")
+    pack_finished(folder)
+    shutil.move(tmp_path / "later", first)
+    (archive,) = (tmp_path / "sweep" / "packed").glob("*.zip")
+    DAMAGES[damage](archive)
+    forget_packs(folder.path)
+    pack_finished(folder)
+    assert not list(folder.trials.iterdir())
+    (record,) = (record for record in folder.records() if record.id == first.name)
+    assert record.state is not None
+    assert record.folder.checkpoint(record.state.commits[-1])

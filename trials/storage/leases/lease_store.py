@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from trials.errors import DamagedFile, UserError
+from trials.errors import DamagedFile, StorageError, UserError
 from trials.storage import files
 from trials.storage.leases.owner import OWNER_KEYS, Owner
+from trials.storage.outages import errs
 from trials.storage.place import ObjectPath, Place
 from trials.storage.sealed import read_sealed, seal
-from trials.system.kernel_lock import LACKING, locked
+from trials.system.kernel_lock import LACKING, FileLocked, locked
 
 Gone = Callable[[Owner], bool]
 
@@ -62,8 +63,17 @@ class FileLeaseStore:
     def _guarded(self) -> Iterator[None]:
         guard = self.path.parent / GUARD
         files.create_shared(guard)
-        with locked(guard):
+        lock = FileLocked(guard)
+        try:
+            lock.acquire()
+        except OSError as error:
+            if error.errno not in LACKING or errs(error):
+                raise
+            raise StorageError(_no_locks(guard.parent, error)) from None  # no fault of the trial that needs the lease
+        try:
             yield
+        finally:
+            lock.release()
 
     def owner(self) -> Owner | None:
         try:
@@ -132,10 +142,15 @@ def require_locks(folder: Place) -> None:
         if error.errno not in LACKING:
             raise
         raise UserError(
-            f"the file system of {folder} has no locks (flock: {error.strerror}), which keep two processes from the "
-            "same work: mount Lustre with -o flock, NFS as version 4 or with lockd, or give another --storage, on "
-            "another file system or s3://BUCKET/PREFIX"
+            f"{_no_locks(folder, error)}, or give another --storage, on another file system or s3://BUCKET/PREFIX"
         ) from None
+
+
+def _no_locks(folder: Path, error: OSError) -> str:
+    return (
+        f"the file system of {folder} has no locks (flock: {error.strerror}), which keep two processes from the same "
+        "work: mount Lustre with -o flock, NFS as version 4 or with lockd"
+    )
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trials.errors import DamagedFile
+from trials.storage.outages import errs
 from trials.storage.packed.manifest import MANIFEST, Manifest, Part, PartFile, is_trial_name, sha256_of
 from trials.storage.packed.stacked_rows import RowSpan, rows_at, shapes_of
 from trials.storage.place import Place
-from trials.storage.safe_read import ROW_BYTES, read_plain, read_plain_range
+from trials.storage.safe_read import ROW_BYTES, read_plain, read_range
 
 TABLES_KEPT = 12
 """How many decoded Parquet files a process keeps of a sweep: a few megabytes each."""
@@ -61,6 +62,8 @@ class PackedTrial:
         except FileNotFoundError:
             raise
         except _DECODED as error:
+            if errs(error):
+                raise
             raise DamagedFile(f"{self.packs.path / file.name} is damaged ({_line(error)})") from None
 
     def checkpoint(self, name: str) -> bytes | None:
@@ -73,7 +76,12 @@ class PackedTrial:
         if self.stored is None or self.stored[0] != name:
             return None
         _, archive, offset, length = self.stored
-        return read_plain_range(self.packs.path / archive, offset, length)
+        return read_range(self.packs.path / archive, offset, length)
+
+    def require_archive(self) -> None:
+        """Check that the archive of its checkpoint is there, if it has one; raises as :meth:`checkpoint` does."""
+        if self.stored is not None:
+            read_range(self.packs.path / self.stored[1], self.stored[2], 1)
 
 
 class Packs:
@@ -193,7 +201,7 @@ class Packs:
         try:
             where = self.path / MANIFEST
             return Manifest.read(read_plain(where), where) == self.stored
-        except (OSError, DamagedFile):
+        except (FileNotFoundError, NotADirectoryError, DamagedFile):
             return True
 
     def _trial(self, part: Part, row: int) -> PackedTrial:
@@ -210,12 +218,20 @@ class Packs:
 
 
 def read_verified(packed: Place, file: PartFile) -> bytes:
-    """Return a packed file's content. Raises DamagedFile if it is another, FileNotFoundError if there is none."""
+    """Return a packed file's content.
+
+    Raises:
+        DamagedFile: it is another.
+        FileNotFoundError: there is none.
+        OSError: the storage errs (:mod:`trials.storage.outages`), which says nothing of the file.
+    """
     try:
         content = read_plain(packed / file.name, ROW_BYTES)
     except FileNotFoundError:
         raise
     except OSError as error:
+        if errs(error):
+            raise
         raise DamagedFile(f"{packed / file.name} cannot be read ({_line(error)})") from None
     if sha256_of(content) != file.sha256:
         raise DamagedFile(f"{packed / file.name} is damaged: its content does not match its hash in {MANIFEST}")

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from trials.errors import DamagedFile
 from trials.storage import files
+from trials.storage.outages import errs, patiently
 from trials.storage.packed.manifest import MANIFEST, PACKED, Manifest
 from trials.storage.packed.packs import PackedTrial, Packs
 from trials.storage.packed.restoring import rebuilt, with_later
@@ -91,7 +92,7 @@ def _keep(sweep: Place, stamp: Any, packs: Packs) -> None:
 def _stamp(manifest: Place) -> Any:
     """What changes with the manifest. An object store's stamps are coarse, so its content is."""
     if isinstance(manifest, Path):
-        found = manifest.lstat()
+        found = patiently(lambda: Path(manifest).lstat(), manifest.parent)
         return found.st_ino, found.st_mtime_ns, found.st_size
     return read_plain(manifest)
 
@@ -158,7 +159,9 @@ def is_trial(folder: Place) -> bool:
         return True
     try:
         return of_packed(folder, lambda trial: True) is True
-    except (DamagedFile, OSError):
+    except (DamagedFile, OSError) as error:
+        if errs(error):
+            raise
         return False
 
 

@@ -11,9 +11,16 @@ import pyarrow.parquet as pq
 
 from trials.errors import DamagedFile
 from trials.storage import files
+from trials.storage.outages import errs
 from trials.storage.packed.manifest import FILE_NAME, PART, Manifest, Part, PartFile, sha256_of
 from trials.storage.place import Place
 from trials.storage.safe_read import ROW_BYTES, read_plain
+
+_UNREADABLE = (
+    *(pa.ArrowException, OSError, DamagedFile),
+    *(ValueError, KeyError, TypeError, AttributeError, RecursionError),
+)
+"""What a file raises that is no index."""
 
 
 def rebuilt(packed: Place) -> Manifest:
@@ -21,6 +28,9 @@ def rebuilt(packed: Place) -> Manifest:
 
     A part that a kill has kept from being named counts, too: it is complete, since its index is written last, and says
     what its trials' own folders say. Which trials were unpacked is not known: their own folders come first.
+
+    Raises:
+        OSError: the storage errs (:mod:`trials.storage.outages`): a part must not be lost by that.
     """
     found: dict[int, dict[str, tuple[PartFile, Part]]] = {}
     for name in files.names(packed):
@@ -57,8 +67,9 @@ def _read(packed: Place, name: str) -> Iterator[tuple[PartFile, Part]]:
         said = json.loads((index.schema_arrow.metadata or {})[PART])
         index.read(["trial"], use_threads=False)
         yield file, Part.of({**said, "index": vars(file), "copy": vars(file)})
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, DamagedFile):
-        return
+    except _UNREADABLE as error:
+        if errs(error):
+            raise
 
 
 def _whole(of_kind: dict[str, tuple[PartFile, Part]]) -> Part:
