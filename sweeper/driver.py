@@ -20,7 +20,7 @@ from sweeper.before_run import (
 from sweeper.continuing import Continued, record_change, refuse_contradictions, resumed_space
 from sweeper.estimate.report import estimate_lines
 from sweeper.estimate.stored import is_local
-from sweeper.execution.driving import driving
+from sweeper.folder.driving import driving
 from sweeper.folder.forgiving import followed_failures, member
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.options import COMPLETE
