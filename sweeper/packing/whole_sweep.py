@@ -7,8 +7,8 @@ from rich.console import Console
 from sweeper.console import print_line
 from sweeper.folder.driving import driving
 from sweeper.folder.sweep_folder import SweepFolder
-from sweeper.packing.kept_checkpoints import kept_checkpoints
-from sweeper.packing.packing import Packing, pack_finished
+from sweeper.packing.kept_checkpoints import everything, kept_checkpoints
+from sweeper.packing.packing import Packing, drop_packed_checkpoints, pack_finished
 from sweeper.packing.repairing import repair_packed
 from sweeper.results.report import count_standing
 from sweeper.results.tables import read
@@ -31,4 +31,7 @@ def pack_whole(path: Place, console: Console) -> Packing:
         for line in repair_packed(folder):
             print_line(console, line)
         standing = count_standing(read(path, rows=()))  # the last driver has ended by now
-        return pack_finished(folder, kept_checkpoints(folder, over=not (standing.running or standing.left)))
+        keeps = kept_checkpoints(folder, over=not (standing.running or standing.left))
+        if keeps is not everything:
+            drop_packed_checkpoints(folder, keeps)
+        return pack_finished(folder, keeps)

@@ -11,11 +11,12 @@ import pytest
 
 import sweeper
 from sweeper.folder.sweep_folder import SweepFolder
-from sweeper.packing.packing import pack_finished
+from sweeper.packing import packing
+from sweeper.packing.packing import pack_finished, unpack
 from sweeper.packing.repairing import repaired
 from tests.sweeper.packing.packed_sweeps import content_of, finish_all, sweep_of
 from tests.sweeper.sweeps import begun, make_space
-from trials.storage.packed.reading import forget_packs
+from trials.storage.packed.reading import forget_packs, packs_of
 
 Damage = Callable[[Path], object]
 
@@ -138,3 +139,24 @@ def test_a_damaged_archive_is_noticed_by_verify_and_only_its_damaged_trials_run_
     run_again(folder)
     assert content_of(folder).keys() == before.keys()
     assert all(record.finished for record in folder.records())
+
+
+@pytest.mark.fault("packed-damaged")
+def test_a_trial_that_was_unpacked_before_a_part_was_lost_can_be_packed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "PART_TRIALS", 1)
+    folder = sweep_of(tmp_path / "sweep", 2)
+    pack_finished(folder)
+    known = packs_of(folder.path)
+    assert known is not None
+    first, last = sorted(known.each(), key=lambda trial: trial.part.number)
+    unpack(folder, [first.id])
+    for file in (last.part.index, last.part.copy):
+        (tmp_path / "sweep" / "packed" / file.name).write_bytes(b"rot")
+    forget_packs(folder.path)
+    assert len(repaired(folder)) == 2
+    before = content_of(folder)
+    assert before.keys() == {first.id}
+    pack_finished(folder)
+    assert content_of(folder) == before
