@@ -231,7 +231,8 @@ def drive(
 def _planned(
     space: Space, folder: SweepFolder, data: Sequence[DataUsed], *, verify: bool
 ) -> tuple[Plan, Sequence[str]]:
-    """Tidy and repair a sweep's folder. Returns its plan, and a line for each damaged file."""
+    """Tidy and repair a sweep's folder. Returns its plan, and a line for each file that is damaged or missed."""
+    from sweeper.packing.dropped_parents import dropped_parents
     from sweeper.packing.repairing import repaired
     from sweeper.search.plan import Plan
 
@@ -240,7 +241,8 @@ def _planned(
     damaged = repaired(folder, checkpoints=verify)
     warm = warm_start(space, folder, data)
     commit_warm_start(folder, warm)
-    return Plan(space, folder, warm), damaged
+    plan = Plan(space, folder, warm)
+    return plan, damaged if plan.over else [*damaged, *dropped_parents(folder, space)]
 
 
 def _run_shown(plan: Plan, lease: Lease, console: Console, damaged: Sequence[str], **asked: Any) -> bool:

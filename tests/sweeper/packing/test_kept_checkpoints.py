@@ -8,16 +8,27 @@ from typing import Any
 import pytest
 
 import sweeper
+import trials
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.packing.automatic import drop_and_pack
+from sweeper.packing.dropped_parents import dropped_parents
 from sweeper.packing.kept_checkpoints import kept_checkpoints
 from sweeper.packing.packing import pack_finished
 from sweeper.packing.repairing import repaired
 from sweeper.space.load import from_document
-from tests.sweeper.packing.packed_sweeps import assert_equal, commit_finished, finish_all, networks_of, sweep_of, tables_of
+from tests.sweeper.packing.packed_sweeps import (
+    assert_equal,
+    commit_finished,
+    finish_all,
+    networks_of,
+    sweep_of,
+    tables_of,
+)
 from tests.sweeper.populations import population
 from tests.sweeper.sweeps import begun, make_space, searching
 from trials.errors import UserError
+from trials.methods.parsing import parse
+from trials.networks.named_files import resolved
 
 SEARCH: dict[str, Any] = {"finetune.lr": {"loguniform": [1e-3, 1.0]}}
 
@@ -137,6 +148,36 @@ def test_trials_that_another_sweep_names_keep_theirs(tmp_path: Path) -> None:
     SweepFolder(tmp_path / "other").append({"space": {"trial": {"reference": f"{tmp_path}/sweep/trials/{named}"}}})
     drop_and_pack(folder, over=True)
     assert networks_of(folder).keys() == {named}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_who_needs_a_dropped_network_is_told_so_in_one_line(tmp_path: Path, packed: bool) -> None:
+    folder = sweep_keeping(tmp_path / "sweep", "none")
+    if packed:
+        pack_finished(folder, kept_checkpoints(folder, over=True))
+    drop_and_pack(folder, over=True)
+    where = str(tmp_path / "sweep" / "trials" / folder.records()[0].id)
+    content = {"method": "l1", "dataset": "digits", "model": "tiny", "base_pr_model": where, "finetune": None}
+    for need in (lambda: trials.load(where).network(), lambda: resolved(parse(content))):
+        with pytest.raises(UserError, match="its sweep has dropped its checkpoint .* another --name") as said:
+            need()
+        assert "\n" not in str(said.value)
+    assert trials.load(where).status == "complete"
+
+
+@pytest.mark.parametrize(("policy", "lines"), [("none", 1), ("best", 0), ("all", 0)])
+def test_a_population_that_goes_on_without_its_checkpoints_says_so(tmp_path: Path, policy: str, lines: int) -> None:
+    fields: dict[str, Any] = {"grid": {"density": [0.5]}, "keep_checkpoints": policy}
+    space = population(**fields, pbt={"population": 2, "generations": 2})
+    folder = sweep_of(tmp_path / "sweep", 0, space)
+    drop_and_pack(folder, over=True)
+    assert dropped_parents(folder, space) == []
+    longer = population(**fields, pbt={"population": 2, "generations": 3})
+    found = dropped_parents(folder, longer)
+    assert len(found) == lines
+    assert all("2 members" in line and "the same results" in line for line in found)
+    (begun(longer, folder.path)).next()
+    assert len(dropped_parents(folder, longer)) == lines
 
 
 def test_another_policy_is_refused_in_one_line() -> None:

@@ -249,7 +249,7 @@ def test_levels_of_an_iterative_method(tmp_path: Path) -> None:
 def test_trials_without_a_space_are_listed_one_by_one(sweep: SweepFolder) -> None:
     (sweep.path / "sweep.yaml").unlink()
     lines = shown(sweep.path).splitlines()
-    assert lines[0] == "bip: 8 trials, 8 done, 0 running, 0 failed, 0 left"
+    assert lines[0] == "bip: 8 trials, 8 done, 0 running, 0 failed, 0 left; sweep.yaml is missing"
     assert sum(line.split()[0].startswith("bip-0.") for line in lines) == 8
 
 
