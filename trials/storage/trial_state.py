@@ -24,8 +24,8 @@ ROWS_NAME = re.compile(
 
 
 DROPPED = (
-    "its sweep has dropped its checkpoint (keep_checkpoints, or a population that has gone on; docs/storage.md): to have "
-    "its network, run its config again, alone or in a sweep with another --name"
+    "its sweep has dropped its checkpoint (keep_checkpoints, or a population that has gone on; docs/storage.md): to "
+    "have its network, run its config again, alone or in a sweep with another --name"
 )
 """What messages say of a trial that is :attr:`State.is_without_checkpoint`."""
 

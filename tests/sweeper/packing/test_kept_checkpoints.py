@@ -87,7 +87,8 @@ def test_best_keeps_the_trials_of_a_point_that_lacks_replicates(tmp_path: Path) 
     plan = begun(space, tmp_path / "sweep")
     plan.folder.append({"space": space.document()})
     for number in range(3):
-        assert (assignment := plan.next()) is not None
+        assignment = plan.next()
+        assert assignment is not None
         commit_finished(plan.folder.trial_folder(assignment.trial_id), number)
         plan.ended(assignment.trial_id)
     pack_finished(plan.folder, kept_checkpoints(plan.folder, over=False))
@@ -159,7 +160,7 @@ def test_who_needs_a_dropped_network_is_told_so_in_one_line(tmp_path: Path, pack
     where = str(tmp_path / "sweep" / "trials" / folder.records()[0].id)
     content = {"method": "l1", "dataset": "digits", "model": "tiny", "base_pr_model": where, "finetune": None}
     for need in (lambda: trials.load(where).network(), lambda: resolved(parse(content))):
-        with pytest.raises(UserError, match="its sweep has dropped its checkpoint .* another --name") as said:
+        with pytest.raises(UserError, match=r"its sweep has dropped its checkpoint .* another --name") as said:
             need()
         assert "\n" not in str(said.value)
     assert trials.load(where).status == "complete"
