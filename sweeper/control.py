@@ -8,20 +8,16 @@ from contextlib import suppress
 from rich.console import Console
 
 from sweeper.console import print_line
-from sweeper.execution.driving import driving
 from sweeper.execution.stop_file import StopFile
 from sweeper.folder.sweep_folder import SweepFolder
-from sweeper.packing.kept_checkpoints import kept_checkpoints
-from sweeper.packing.packing import pack_finished
-from sweeper.packing.repairing import repair_packed
-from sweeper.results.report import ROWS_SHOWN, count_standing, show_tables, standing
+from sweeper.packing.whole_sweep import pack_whole
+from sweeper.results.report import ROWS_SHOWN, show_tables, standing
 from sweeper.results.tables import TablesReader, read
 from sweeper.screen.watched import Watched
 from trials.errors import UserError
 from trials.storage import files
 from trials.storage.leases.lease import Lease
 from trials.storage.leases.owner import Owner
-from trials.storage.outages import acting, one_line_if_full
 from trials.storage.place import Place
 from trials.storage.sweep_path import STAGES
 
@@ -113,13 +109,7 @@ def pack_sweep(path: Place, console: Console) -> None:
     Raises:
         UserError: ``path`` is not a sweep's folder, a driver runs it, or the storage is full.
     """
-    found = count_standing(read(path, rows=()))
-    folder = SweepFolder(path)
-    with driving(folder, console), one_line_if_full(path), acting():
-        for line in repair_packed(folder):
-            print_line(console, line)
-        packing = pack_finished(folder, kept_checkpoints(folder, over=not (found.running or found.left)))
-    print_line(console, f"{path.name}: {packing}")
+    print_line(console, f"{path.name}: {pack_whole(path, console)}")
 
 
 def _drives(lease: Lease, owner: Owner) -> bool:

@@ -21,7 +21,7 @@ from sweeper.console import print_line
 from sweeper.continuing import Continued, record_change, refuse_contradictions, resumed_space
 from sweeper.estimate.report import estimate_lines
 from sweeper.estimate.stored import is_local
-from sweeper.execution.driving import driving
+from sweeper.folder.driving import driving
 from sweeper.folder.forgiving import followed_failures, member
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.options import COMPLETE
@@ -235,7 +235,8 @@ def drive(
 def _planned(
     space: Space, folder: SweepFolder, data: Sequence[DataUsed], *, verify: bool
 ) -> tuple[Plan, Sequence[str]]:
-    """Tidy and repair a sweep's folder. Returns its plan, and a line for each damaged file."""
+    """Tidy and repair a sweep's folder. Returns its plan, and a line for each file that is damaged or missed."""
+    from sweeper.packing.dropped_parents import dropped_parents
     from sweeper.packing.repairing import repaired
     from sweeper.search.plan import Plan
 
@@ -244,7 +245,8 @@ def _planned(
     damaged = repaired(folder, checkpoints=verify)
     warm = warm_start(space, folder, data)
     commit_warm_start(folder, warm)
-    return Plan(space, folder, warm), damaged
+    plan = Plan(space, folder, warm)
+    return plan, damaged if plan.over else [*damaged, *dropped_parents(folder, space)]
 
 
 def _run_shown(plan: Plan, lease: Lease, console: Console, damaged: Sequence[str], **asked: Any) -> bool:

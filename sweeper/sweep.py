@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from sweeper.columns import config_column
+from sweeper.console import console_here
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.paired.comparison_table import compare_sweeps
 from sweeper.results.frames import SweepTables
@@ -33,6 +34,7 @@ from trials.storage.sweep_path import sweep_path
 if TYPE_CHECKING:
     import optuna
 
+    from sweeper.packing.packing import Packing
     from trials.single import Trial
 
 _FIRST = ("cell", "trial")
@@ -189,6 +191,22 @@ class Sweep(SweepTables):
         from sweeper.report.written import write_report
 
         return write_report(gathered_of(self), None if to is None else Path(to))
+
+    def pack(self) -> Packing:
+        """Put the sweep's finished trials into few files, as ``sweep.py --pack`` does (docs/storage.md).
+
+        Every reader finds them under the paths that they had; this object stays as it is. Checkpoints that the space's
+        ``keep_checkpoints`` does not keep are dropped.
+
+        Returns:
+            How many trials were packed, and how many files hold those that are packed; as text, the command's line.
+
+        Raises:
+            UserError: a driver runs the sweep, or the storage is full or cannot be written.
+        """
+        from sweeper.packing.whole_sweep import pack_whole
+
+        return pack_whole(self.path, console_here())
 
     def compare(self, other: SweepTables) -> pd.DataFrame:
         """Return how another sweep differs from this one, by cell: ``other`` minus this, tested over seeds in pairs.

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.packing.kept_checkpoints import everything, kept_checkpoints
 from sweeper.packing.own_files import drop_checkpoint
-from sweeper.packing.packing import Packing, pack_finished
+from sweeper.packing.packing import Packing, drop_packed_checkpoints, pack_finished
 from trials.storage import files
 from trials.storage.packed.manifest import PART_TRIALS
 
@@ -31,6 +31,7 @@ def drop_and_pack(folder: SweepFolder, *, over: bool) -> None:
     pack_if_many(folder, over=over)
     keeps = kept_checkpoints(folder, over=over)
     if over and keeps is not everything:
+        drop_packed_checkpoints(folder, keeps)
         for name in files.names(folder.trials):
             if not keeps(name):
                 drop_checkpoint(folder, name)

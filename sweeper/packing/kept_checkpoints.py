@@ -11,6 +11,7 @@ from sweeper.folder.sweep_file import SWEEP_FILE
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.frames import SweepTables
 from sweeper.results.pareto import pareto_front
+from sweeper.results.point_tables import points_table
 from sweeper.results.report import figures_of
 from sweeper.results.rows_of_frames import rows_of
 from sweeper.results.stored_space import StoredSpace, stored_space
@@ -21,6 +22,9 @@ from trials.storage.outages import acting
 from trials.storage.place import Place
 from trials.storage.safe_read import read_plain
 from trials.storage.sealed import unseal_lines
+
+_LACKING = ("running", "failed")
+"""Of points that may become complete; failed ones by ``--retry-failed``."""
 
 _TRIAL_PATH = re.compile(rb"/trials/([A-Za-z0-9_][A-Za-z0-9_.=-]*)")
 
@@ -66,12 +70,18 @@ def kept_checkpoints(folder: SweepFolder, *, over: bool) -> Callable[[str], bool
 
 
 def _best(sweep: SweepTables, space: StoredSpace) -> set[str]:
-    """The trials of each cell's best point, those that confirm it and, of several objectives, the Pareto front's."""
+    """The trials of each cell's best point, those that confirm it and, of several objectives, the Pareto front's.
+
+    Those of points that still lack replicates, too: such a point may become the best one.
+    """
     found = {row["trial"] for cell in figures_of(sweep, space) for row in cell.marked}
     found |= {row["trial"] for cell in figures_of(sweep, space) if cell.best for row in cell.best.rows}
     if len(space.objectives) > 1:
         front = pareto_front(sweep, space.objectives, space.constraints, space.search, space.replicates)
         found |= set(front["trial"])
+    if space.replicates is not None:
+        points = points_table(sweep, space)
+        found |= {trial for trials in points[points["status"].isin(_LACKING)]["trials"] for trial in trials}
     return found
 
 

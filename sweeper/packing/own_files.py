@@ -76,25 +76,30 @@ def drop_checkpoint(folder: SweepFolder, name: str) -> None:
     folder.drop_checkpoints(name)
 
 
-def packed_again(trial: PackedTrial, config: bytes | None, stamp: Stamp, *, as_stored: bool) -> ToPack:
-    """A packed trial, to be packed anew: with others of its part, or since its config has changed.
+def packed_again(
+    trial: PackedTrial, config: bytes | None, stamp: Stamp, *, as_stored: bool, keep_checkpoint: bool = True
+) -> ToPack:
+    """A packed trial, to be packed anew: with others of its part, without its checkpoint, or with another config.
 
     Args:
         config: its ``config.json``, if its folder has one.
         as_stored: whether its checkpoint stays in its archive.
 
     Raises:
-        DamagedFile: its rows are damaged, or something else lies in the place of its archive.
+        DamagedFile: its rows or its state are damaged, or something else lies in the place of its archive.
         FileNotFoundError: its archive is gone.
     """
     tables = {table: (name, trial.table(table, name)) for table, (name, _) in trial.rows.items()}
-    checkpoint = None
-    if trial.stored is not None and not as_stored:
+    checkpoint, state = None, trial.state
+    if not keep_checkpoint:
+        own = TrialFolder(trial.packs.path.parent / "trials" / trial.id)
+        state = own.state_text(without_checkpoints(own.state_of(state)))
+    elif trial.stored is not None and not as_stored:
         trial.require_archive()
         name = trial.stored[0]
         checkpoint = (name, partial(_checkpoint, trial, name))
-    stored = trial.stored if as_stored else None
-    return ToPack(trial.id, config or trial.config, trial.state, list(stamp), tables, checkpoint, stored)
+    stored = trial.stored if as_stored and keep_checkpoint else None
+    return ToPack(trial.id, config or trial.config, state, list(stamp), tables, checkpoint, stored)
 
 
 def _checkpoint(trial: PackedTrial, name: str) -> bytes:

@@ -147,6 +147,43 @@ def _last_part(known: Packs | None, without: set[str], room: int) -> tuple[list[
     return again, [one for one in last.archives if one.name in full], [last]
 
 
+def drop_packed_checkpoints(folder: SweepFolder, keeps: Keeps) -> None:
+    """Drop the checkpoints of packed trials that are not kept (any more). For the holder of the sweep's lease.
+
+    Parts whose files are damaged stay as they are.
+
+    Raises:
+        OSError: the storage does not take it; nothing else is lost.
+    """
+    known = packs_of(folder.path)
+    for part in known.manifest.parts if known is not None else ():
+        assert known is not None
+        trials = [trial for trial in known.each() if trial.part.number == part.number]
+        gone = {trial.id: trial.stored[1] for trial in trials if trial.stored is not None and not keeps(trial.id)}
+        if not gone:
+            continue
+        whole = [one for one in part.archives if one.name not in gone.values()]
+        names = {one.name for one in whole}
+        with suppress(DamagedFile):
+            again = [
+                packed_again(
+                    trial,
+                    None,
+                    trial.stamp,
+                    as_stored=trial.stored is not None and trial.stored[1] in names,
+                    keep_checkpoint=trial.id not in gone,
+                )
+                for trial in trials
+            ]
+            now = packs_of(folder.path)
+            assert now is not None
+            number = now.manifest.last + 1
+            instead = write_part(folder.path / PACKED, number, again, whole, [part.number])
+            others = tuple(one for one in now.manifest.parts if one != part)
+            _write(folder, replace(now.manifest, parts=(*others, instead)))
+            _remove_unnamed(folder)
+
+
 def unpack(folder: SweepFolder, names: Iterable[str]) -> None:
     """Give packed trials folders of their own again, without what is damaged. For the holder of the sweep's lease."""
     known = packs_of(folder.path)

@@ -26,6 +26,8 @@ class CellQueue:
         self._queued: dict[int, int] = {}  # by position, the number of samples with which the cell was put in
         self._heap: list[tuple[int, int]] = []  # entries that are not those of _queued are out of date
         self._waiting: set[str] = set()
+        self._owed_by = {key: search.owed_epochs for key, search in searches.items()} if owing else {}
+        self._owed = sum(self._owed_by.values())
         for key, search in searches.items():
             if search.wants:
                 self._put(key)
@@ -43,6 +45,10 @@ class CellQueue:
     def update(self, key: str) -> None:
         """Put a cell into the queue if it wants a sample, or take it out. Call after it was asked or told something."""
         search = self._searches[key]
+        if self._owing:
+            owed = search.owed_epochs
+            self._owed += owed - self._owed_by[key]
+            self._owed_by[key] = owed
         if not search.wants:
             self._waiting.discard(key)
             self._queued.pop(self._position[key], None)
@@ -59,7 +65,7 @@ class CellQueue:
             fits: whether a trial of so many epochs may be run.
         """
         passed: list[tuple[int, int]] = []
-        taken, owed = None, self._owed()
+        taken = None
         while self._heap and taken is None:
             entry = heapq.heappop(self._heap)
             count, position = entry
@@ -69,7 +75,7 @@ class CellQueue:
             if not self._searches[key].ready:
                 del self._queued[position]
                 self._waiting.add(key)
-            elif not fits(self._epochs(key, owed)):
+            elif not fits(self._epochs(key)):
                 passed.append(entry)
             else:
                 del self._queued[position]
@@ -82,13 +88,9 @@ class CellQueue:
         """Whether cells are queued, but the next trial of none of them fits."""
         if not self._queued:
             return False
-        owed = self._owed()
-        return not any(fits(self._epochs(self._keys[at], owed)) for at in self._queued)
+        return not any(fits(self._epochs(self._keys[at])) for at in self._queued)
 
-    def _owed(self) -> int:
-        return sum(search.owed_epochs for search in self._searches.values()) if self._owing else 0
-
-    def _epochs(self, key: str, owed: int) -> int:
+    def _epochs(self, key: str) -> int:
         """The epochs that must be left for a cell's next trial to be run."""
         search = self._searches[key]
-        return search.next_epochs + (owed if owed and not search.next_is_owed else 0)
+        return search.next_epochs + (self._owed if self._owed and not search.next_is_owed else 0)

@@ -292,6 +292,10 @@ FAULTS: dict[str, Fault] = {
         "said in a line that names it. The next run repairs an index from its copy, the manifest from the indexes and "
         "rows from checkpoints; where that is not possible, the trials of that part run again, and no others",
     ),
+    "packed-sweep": Fault(
+        "a sweep is packed on the way and at its end, then retried, extended, confirmed and continued from",
+        "every command and call gives the results that it gives of the same sweep in folders",
+    ),
     "packed-late-writer": Fault(
         "a frozen worker wakes after its trial was finished elsewhere and packed",
         "its commits are refused",

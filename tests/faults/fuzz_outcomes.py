@@ -20,7 +20,7 @@ import pytest
 
 import trials
 from sweeper.cli import WRONG_INPUT, main
-from sweeper.execution import driving
+from sweeper.folder import driving
 from sweeper.results.frames import SweepTables
 from sweeper.results.tables import read
 from tests.faults.damage import Case, damage

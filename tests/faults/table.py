@@ -70,7 +70,9 @@ def _targets(node: ast.Assign) -> list[str]:
 
 def _is_slow(mark: ast.expr) -> bool:
     named = {node.attr for node in ast.walk(mark) if isinstance(node, ast.Attribute)}
-    return "slow_faults" in named or any(isinstance(node, ast.Name) and node.id == "SLOW" for node in ast.walk(mark))
+    return "slow_faults" in named or any(
+        isinstance(node, ast.Name) and node.id in ("SLOW", "EACH") for node in ast.walk(mark)
+    )
 
 
 def _keys(mark: ast.expr) -> Iterator[str]:

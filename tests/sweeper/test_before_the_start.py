@@ -13,8 +13,8 @@ import pytest
 from sweeper import driver
 from sweeper.before_run import refuse_ray_client
 from sweeper.cli import main
-from sweeper.execution.driving import driving
 from sweeper.execution.on_ray.shipping import MOST_CODE_B, code_copies, packages
+from sweeper.folder.driving import driving
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.options import WRONG_INPUT
 from sweeper.results.tables import compact_tables

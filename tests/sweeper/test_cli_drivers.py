@@ -17,7 +17,7 @@ import yaml
 
 from sweeper import before_run, driver
 from sweeper.cli import COMPLETE, STOPPED, WRONG_INPUT
-from sweeper.execution import driving
+from sweeper.folder import driving
 from tests.sweeper.command_line import SPACE, attempts, figures, sweep, wrong
 from tests.sweeper.on_ray import ROOT
 from tests.trials.killing import Killed, deaths, killed_at_write

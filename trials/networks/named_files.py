@@ -19,6 +19,7 @@ from trials.networks.library_weights import weights_file
 from trials.storage.place import Place, place
 from trials.storage.read_once import SOURCES
 from trials.storage.trial_folder import TrialFolder
+from trials.storage.trial_state import DROPPED
 
 __all__ = [
     "Known",
@@ -178,7 +179,8 @@ def _digest_of_trial(folder: Place, what: str) -> str:
             raise UserError(f"{must}, and there is {there}: give STORAGE/SWEEP/trials/ID of a complete one")
         last = state.commits[-1].checkpoint if state.commits else None
         if last is None:
-            raise UserError(f"{must}, and that one has no checkpoint: run it again")
+            reason = DROPPED if state.is_without_checkpoint else "that one has no checkpoint: run it again"
+            raise UserError(f"{must} with its network, and {reason}")
         return SOURCES.get(
             "hash", [folder / "checkpoint" / last], lambda: content_digest(trial.read("checkpoint", last))
         )

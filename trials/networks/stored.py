@@ -16,6 +16,7 @@ from trials.storage.config_file import read_config
 from trials.storage.place import Place
 from trials.storage.read_once import SOURCES
 from trials.storage.trial_folder import TrialFolder
+from trials.storage.trial_state import DROPPED
 from trials.training.net import Net
 
 
@@ -152,10 +153,13 @@ def checkpoint(trial: Place) -> dict[str, Any]:
     """
     try:
         content = last_checkpoint(trial)
+        state = None if content else TrialFolder(trial).state()
     except DamagedFile as damage:
         raise UserError(f"{damage}: run the trial again, it repairs what can be repaired") from None
     except OSError as error:
         raise UserError(f"{str(trial)!r} must be the folder of a trial, but cannot be read ({error})") from None
+    if state is not None and state.is_without_checkpoint:
+        raise UserError(f"{str(trial)!r} must be the folder of a trial with a checkpoint, but {DROPPED}")
     if not content:
         raise UserError(f"{str(trial)!r} must be the folder of a trial that has committed a checkpoint, but has none")
     return content

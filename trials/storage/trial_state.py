@@ -23,6 +23,13 @@ ROWS_NAME = re.compile(
 """Names of row files: the table's before those of a checkpoint's name."""
 
 
+DROPPED = (
+    "its sweep has dropped its checkpoint (keep_checkpoints, or a population that has gone on; docs/storage.md): to "
+    "have its network, run its config again, alone or in a sweep with another --name"
+)
+"""What messages say of a trial that is :attr:`State.is_without_checkpoint`."""
+
+
 @dataclass(frozen=True)
 class Commit:
     """One commit: its number and its file names in ``checkpoint/`` and ``rows/`` (by table)."""
@@ -65,6 +72,11 @@ class State:
     @property
     def finished(self) -> bool:
         return self.status in FINISHED
+
+    @property
+    def is_without_checkpoint(self) -> bool:
+        """Whether it is finished, and its sweep has dropped its checkpoint ."""
+        return self.finished and bool(self.commits) and self.commits[-1].checkpoint is None
 
 
 OLDER_STATE = frozenset({"schema", *(f.name for f in fields(State))})

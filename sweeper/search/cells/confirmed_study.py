@@ -7,7 +7,7 @@ one, which is then confirmed anew; what confirmed the earlier one no longer coun
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sweeper.folder.confirmations import Confirmation, confirmation_of, same_confirmation
@@ -112,8 +112,8 @@ class ConfirmedStudy:
             self._trials[number] = self.searched.config(self.searched.samples[number]).id
         return self._trials[number]
 
-    def _of_best(self, confirmations: Iterable[Sample]) -> list[Sample]:
-        best = self.best
+    def _of_best(self, confirmations: Sequence[Sample]) -> list[Sample]:
+        best = self.best if confirmations else None
         return [sample for sample in confirmations if best is not None and sample.params == best.params]
 
     def _left(self) -> list[Values]:

@@ -51,6 +51,8 @@ class ReplicatedStudy:
         self._wanted = replicates.points()
         self._sign = study.space.objectives[0].sign
         self._points: dict[int, Point] = {}
+        self._open: dict[int, Point] = {}  # those without an outcome: however many there are, few of them run or wait
+        self._count = 0
         self._replayed: list[int] = []  # points of which the study has not been told yet
         self._changed: list[Sample] = []
         self._judges = [CellStudy(study.space, study.cell, study.warm) for _ in self._wanted]
@@ -77,20 +79,20 @@ class ReplicatedStudy:
     @property
     def count(self) -> int:
         """Number of trials that were asked for."""
-        return sum(len(point.asked) for point in self.points.values())
+        return self._count
 
     @property
     def total(self) -> int:
         """Number of trials that the cell will have in the end, as far as points were not dropped."""
         self._settle()
         new = max(self.searched.total - len(self._points), 0) * len(self._wanted)
-        return self.count + new + sum(len(self._missing(point)) for point in self._points.values())
+        return self.count + new + sum(len(self._missing(point)) for point in self._open.values())
 
     @property
     def wants(self) -> bool:
         """Whether points or replicates are left to ask for, now or later."""
         self._settle()
-        return self.searched.wants or any(self._missing(point) for point in self._points.values())
+        return self.searched.wants or any(self._missing(point) for point in self._open.values())
 
     @property
     def shorter(self) -> ShorterSearch | None:
@@ -107,7 +109,7 @@ class ReplicatedStudy:
         """
         self._settle()
         return self._next_point() is not None or (
-            self.searched.wants and self.searched.ready and not any(map(self._is_reopened, self._points.values()))
+            self.searched.wants and self.searched.ready and not any(map(self._is_reopened, self._open.values()))
         )
 
     def _is_reopened(self, point: Point) -> bool:
@@ -134,7 +136,7 @@ class ReplicatedStudy:
     def owed_epochs(self) -> int:
         """Planned epochs of the replicates that points still lack which have begun."""
         self._settle()
-        lacking = ((point, len(self._missing(point))) for point in self._points.values())
+        lacking = ((point, len(self._missing(point))) for point in self._open.values())
         return sum(self._epochs(point) * count for point, count in lacking if count)
 
     def _epochs(self, point: Point) -> int:
@@ -151,7 +153,7 @@ class ReplicatedStudy:
 
     def _next_point(self) -> Point | None:
         """The first point that gets its next replicate now."""
-        may = (point for point in self._points.values() if not (self.replicates.race and point.running))
+        may = (point for point in self._open.values() if not (self.replicates.race and point.running))
         return next((point for point in may if self._missing(point)), None)
 
     def ask(self) -> Sample:
@@ -160,17 +162,28 @@ class ReplicatedStudy:
         point = self._next_point()
         if point is None:
             suggested = self.searched.ask()
-            point = self._points[suggested.number] = Point(suggested)
+            point = self._opened(Point(suggested))
         index = self._missing(point)[0]
         sample = self._replicate(point, index)
         self._begin(point, index, sample, RUNNING)
         return sample
+
+    def _opened(self, point: Point) -> Point:
+        self._points[point.sample.number] = self._open[point.sample.number] = point
+        return point
+
+    def _closed(self, point: Point) -> None:
+        """Forget what only an open point needs, if it has its outcome."""
+        if point.outcome is not None:
+            self._open.pop(point.sample.number, None)
+            point.forget_curves()
 
     def _replicate(self, point: Point, index: int) -> Sample:
         attrs = {**point.sample.attrs, **Replicate(self._wanted[index]).attrs()}
         return replace(point.sample, attrs=attrs)
 
     def _begin(self, point: Point, index: int, sample: Sample, outcome: Outcome) -> None:
+        self._count += index not in point.asked
         point.asked[index] = replace(sample, attrs={key: v for key, v in sample.attrs.items() if key != PRUNER})
         if self.space.pruner is not None:
             left = sample.attrs.get(PRUNER, {})
@@ -189,7 +202,7 @@ class ReplicatedStudy:
         point = self._points.get(sample.number)
         if point is None:
             rest = {key: value for key, value in sample.attrs.items() if key not in (*found.attrs(), PRUNER)}
-            point = self._points[sample.number] = Point(replace(sample, attrs=rest, stopped=None))
+            point = self._opened(Point(replace(sample, attrs=rest, stopped=None)))
             self._replayed.append(sample.number)
         index = self._wanted.index(found.values)
         self._begin(point, index, sample, outcome)
@@ -206,7 +219,7 @@ class ReplicatedStudy:
             point = self._points[number]
             point.outcome = self._outcome(point)
             self.searched.replay(point.sample, point.outcome or RUNNING)
-            point.forget_curves()
+            self._closed(point)
         self._replayed.clear()
         self._race()
 
@@ -227,7 +240,7 @@ class ReplicatedStudy:
         point.outcome = self._outcome(point)
         if point.outcome is not None:
             self.searched.tell(point.sample, point.outcome)
-            point.forget_curves()
+            self._closed(point)
 
     def _outcome(self, point: Point) -> Outcome | None:
         """The outcome of a point as its replicates decide it; None as long as one of them runs or is missing."""

@@ -53,8 +53,8 @@ def sweep_of(path: Place, trials: int, space: Space | None = None) -> SweepFolde
     return folder
 
 
-def finish_all(plan: Plan) -> None:
-    number = 0
+def finish_all(plan: Plan, number: int = 0) -> None:
+    """Complete all trials that a plan has left; ``number``: of the first one."""
     while (assignment := plan.next()) is not None:
         commit_finished(plan.folder.trial_folder(assignment.trial_id), number)
         plan.ended(assignment.trial_id)

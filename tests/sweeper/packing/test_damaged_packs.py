@@ -11,12 +11,13 @@ import pytest
 
 import sweeper
 from sweeper.folder.sweep_folder import SweepFolder
-from sweeper.packing.packing import pack_finished
+from sweeper.packing import packing
+from sweeper.packing.packing import pack_finished, unpack
 from sweeper.packing.repairing import repaired
 from tests.sweeper.packing.packed_sweeps import content_of, finish_all, sweep_of
 from tests.sweeper.sweeps import begun, make_space
 from trials.errors import DamagedFile
-from trials.storage.packed.reading import forget_packs, packed_damage
+from trials.storage.packed.reading import forget_packs, packed_damage, packs_of
 
 Damage = Callable[[Path], object]
 
@@ -267,3 +268,24 @@ def test_a_damaged_archive_does_not_keep_others_from_being_packed(tmp_path: Path
     (record,) = (record for record in folder.records() if record.id == first.name)
     assert record.state is not None
     assert record.folder.checkpoint(record.state.commits[-1])
+
+
+@pytest.mark.fault("packed-damaged")
+def test_a_trial_that_was_unpacked_before_a_part_was_lost_can_be_packed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "PART_TRIALS", 1)
+    folder = sweep_of(tmp_path / "sweep", 2)
+    pack_finished(folder)
+    known = packs_of(folder.path)
+    assert known is not None
+    first, last = sorted(known.each(), key=lambda trial: trial.part.number)
+    unpack(folder, [first.id])
+    for file in (last.part.index, last.part.copy):
+        (tmp_path / "sweep" / "packed" / file.name).write_bytes(b"rot")
+    forget_packs(folder.path)
+    assert len(repaired(folder)) == 2
+    before = content_of(folder)
+    assert before.keys() == {first.id}
+    pack_finished(folder)
+    assert content_of(folder) == before

@@ -13,15 +13,13 @@ import trials
 from sweeper.cli import COMPLETE, main
 from sweeper.packing.packing import pack_finished
 from tests.sweeper.command_line import put_in_place_of_ray, wrong
-from tests.sweeper.packing.packed_sweeps import assert_equal, commit_finished, content_of, sweep_of, tables_of
-from tests.trials.buckets import prefix, served
+from tests.sweeper.packing.packed_sweeps import assert_equal, content_of, sweep_of, tables_of
 from trials.__main__ import main as trial_command
 from trials.errors import Superseded
 from trials.methods.parsing import parse
 from trials.networks.named_files import resolved
 from trials.running.trial import TrialHost, run
 from trials.storage.leases.lease import Lease
-from trials.storage.packed.reading import forget_packs
 from trials.storage.trial_folder import TrialFolder
 
 SPACE = """
@@ -117,17 +115,3 @@ def test_a_late_commit_to_a_packed_trial_is_refused(tmp_path: Path) -> None:
     pack_finished(folder)
     with pytest.raises(Superseded):
         late.end("failed")
-
-
-def test_a_bucket_is_packed_too() -> None:
-    with served() as requests:
-        folder = sweep_of(prefix("packed") / "sweep", 3)
-        before, tables = content_of(folder), tables_of(folder.path)
-        pack_finished(folder)
-        forget_packs(folder.path)
-        assert content_of(folder) == before
-        assert_equal(tables_of(folder.path), tables)
-        assert list(folder.trials.iterdir()) == []
-        requests.take()
-        commit_finished(folder.trial_folder("one_shot-0123456789ab"), 4)
-        assert len(requests.take()) <= 40

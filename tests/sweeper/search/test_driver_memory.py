@@ -23,6 +23,7 @@ from sweeper.folder.sweep_folder import Record, SweepFolder
 from sweeper.results import table_cache
 from sweeper.results.tables import read
 from sweeper.search.cells.population import CellPopulation
+from sweeper.search.cells.replicated_study import ReplicatedStudy
 from sweeper.search.plan import Plan
 from sweeper.space.space import Space
 from tests.sweeper.populations import PBT, SEARCH, TRIAL, landscape
@@ -118,6 +119,30 @@ def test_no_trial_that_is_over_is_looked_at_for_the_next_one(tmp_path: Path, mon
     assert looked == []
     assert len(list(plan.before())) == 40
     assert looked
+
+
+def test_a_search_looks_at_no_point_that_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fields: dict[str, Any] = {"replicates": {"values": {"seed": [0, 1]}}, "max_epochs": 10_000_000}
+    plan, display = driver(searching("random", 30, **fields), tmp_path)
+    looked = [0]
+    missing, owed = ReplicatedStudy._missing, ReplicatedStudy.owed_epochs.fget
+    assert owed is not None
+
+    def counted(found: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            looked[0] += 1
+            return found(*given)
+
+        return call
+
+    monkeypatch.setattr(ReplicatedStudy, "_missing", counted(missing))
+    monkeypatch.setattr(ReplicatedStudy, "owed_epochs", property(counted(owed)))
+    each = []
+    for _ in range(3):
+        looked[0] = 0
+        run_some(plan, display, 16)
+        each.append(looked[0])
+    assert each[2] <= each[1]
 
 
 @pytest.mark.fault("many-trials")

@@ -106,8 +106,8 @@ class Manifest:
 
     @property
     def last(self) -> int:
-        """The highest number of a part; 0 without parts."""
-        return max((part.number for part in self.parts), default=0)
+        """The highest number that a part has, or had when a trial was unpacked; 0 without any."""
+        return max((*(part.number for part in self.parts), *self.unpacked.values()), default=0)
 
     @property
     def names(self) -> frozenset[str]:

@@ -15,14 +15,21 @@ from tests.sweeper.packing.packed_sweeps import Killed, Killer, content_of, fini
 from tests.sweeper.sweeps import begun, make_space
 from trials.storage.packed.reading import forget_packs
 
+EACH = pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow_faults)])
+"""Killed before every such call; each call takes seconds of CPU in all."""
+
 
 def killed_at_each_call(
-    whole: SweepFolder, work: Path, change: Callable[[SweepFolder], object], check: Callable[[SweepFolder], None]
+    every: int,
+    whole: SweepFolder,
+    work: Path,
+    change: Callable[[SweepFolder], object],
+    check: Callable[[SweepFolder], None],
 ) -> int:
-    """Change a copy of a sweep, killed before its first call, its second one and so on; check what each leaves."""
-    at = 0
+    """Change a copy of a sweep, killed before one of its first calls, and so on every few calls; check each."""
+    at = (2 if every > 1 else 1) - every
     while True:
-        at += 1
+        at += every
         copy = SweepFolder(work / f"{at}" / "sweep")
         shutil.copytree(whole.path, copy.path)  # type: ignore[arg-type]
         with pytest.MonkeyPatch.context() as patch:
@@ -40,8 +47,9 @@ def killed_at_each_call(
             return killer.calls
 
 
+@EACH
 @pytest.mark.fault("packing-killed")
-def test_packing_that_is_killed_loses_nothing(tmp_path: Path) -> None:
+def test_packing_that_is_killed_loses_nothing(tmp_path: Path, every: int) -> None:
     folder = sweep_of(tmp_path / "sweep", 2)
     before = content_of(folder)
 
@@ -53,11 +61,12 @@ def test_packing_that_is_killed_loses_nothing(tmp_path: Path) -> None:
         assert len(list((copy.path / "packed").iterdir())) == 6
         assert repair_packed(copy) == []
 
-    assert killed_at_each_call(folder, tmp_path / "work", pack_finished, check) > 30
+    assert killed_at_each_call(every, folder, tmp_path / "work", pack_finished, check) > 30
 
 
+@EACH
 @pytest.mark.fault("packing-killed")
-def test_a_part_that_takes_over_another_one_is_killed(tmp_path: Path) -> None:
+def test_a_part_that_takes_over_another_one_is_killed(tmp_path: Path, every: int) -> None:
     folder = sweep_of(tmp_path / "sweep", 1)
     pack_finished(folder)
     finish_all(begun(make_space(grid={"density": [0.5], "seed": [0, 1]}), folder.path))
@@ -70,11 +79,12 @@ def test_a_part_that_takes_over_another_one_is_killed(tmp_path: Path) -> None:
         assert content_of(copy) == before
         assert len(list((copy.path / "packed").iterdir())) == 6
 
-    assert killed_at_each_call(folder, tmp_path / "work", pack_finished, check) > 20
+    assert killed_at_each_call(every, folder, tmp_path / "work", pack_finished, check) > 20
 
 
+@EACH
 @pytest.mark.fault("packing-killed")
-def test_unpacking_that_is_killed_loses_nothing(tmp_path: Path) -> None:
+def test_unpacking_that_is_killed_loses_nothing(tmp_path: Path, every: int) -> None:
     folder = sweep_of(tmp_path / "sweep", 2)
     before = content_of(folder)
     pack_finished(folder)
@@ -85,4 +95,4 @@ def test_unpacking_that_is_killed_loses_nothing(tmp_path: Path) -> None:
         assert content_of(copy) == before
         assert repair_packed(copy, checkpoints=True) == []
 
-    killed_at_each_call(folder, tmp_path / "work", lambda copy: unpack(copy, list(before)), check)
+    killed_at_each_call(every, folder, tmp_path / "work", lambda copy: unpack(copy, list(before)), check)
