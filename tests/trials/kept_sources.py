@@ -16,6 +16,7 @@ import torch
 from tests.trials.folders import assert_same_outcome
 from tests.trials.small_trials import CONFIGS, config_of, source_of
 from trials.running.trial import TrialHost, run
+from trials.storage import safe_read
 from trials.storage.read_once import SOURCES
 
 
@@ -33,7 +34,13 @@ def counted_reads() -> Iterator[Counter[Path]]:
         found[self] += mode == "rb"
         return opened(self, mode, *arguments, **keywords)
 
+    def read_checked(path: Path, most: int) -> bytes:
+        found[Path(path)] += 1
+        return plain(path, most)
+
+    plain = safe_read._read
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(safe_read, "_read", read_checked)
         patch.setattr(Path, "read_bytes", read)
         patch.setattr(Path, "open", opens)
         yield found
