@@ -25,12 +25,13 @@ WATCHED = STOP_SIGNALS
 def handled(act: Callable[[signal.Signals], None]) -> Iterator[Callable[[], None]]:
     """Call ``act`` on each of these signals. Yields a function that reinstalls the handlers after Ray has set its own.
 
-    Ray's handler raises SystemExit, which Python drops if it is raised in a finalizer: such a signal would be lost. So
-    the numbers of all signals are collected as well, and the yielded function calls ``act`` for those that another
-    handler took. While Ray starts it has a native handler of SIGTERM too (abseil's), which sets an alarm that aborts
-    the process after 3 seconds; any alarm is cancelled (:func:`alarms_held`, if Python cannot act that soon). After a SIGHUP, output to the closed terminal is dropped
-    instead of raising an error. A SIGHUP that the process was started to ignore, as by nohup, stays ignored. Signals
-    reach the main thread only; in other threads this installs no handlers.
+    Ray's handler raises SystemExit, which Python drops if it is raised in a finalizer: such a signal would be lost.
+    So the numbers of all signals are collected as well, and the yielded function calls ``act`` for those that
+    another handler took. While Ray starts it has a native handler of SIGTERM too (abseil's), which sets an alarm
+    that aborts the process after 3 seconds; any alarm is cancelled (:func:`alarms_held`, if Python cannot act that
+    soon). After a SIGHUP, output to the closed terminal is dropped instead of raising an error. A SIGHUP that the
+    process was started to ignore, as by nohup, stays ignored. Signals reach the main thread only; in other threads
+    this installs no handlers.
     """
     terminals = [fd for fd in (1, 2) if os.isatty(fd)]
     taken: Counter[int] = Counter()
