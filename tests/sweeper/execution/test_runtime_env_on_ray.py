@@ -88,7 +88,7 @@ def test_a_kept_ray_is_not_used_with_another_environment(monkeypatch: pytest.Mon
     calls: list[Any] = []
     alive = [False]
 
-    def connect(address: str | None, storage: Any, plugins: Any, runtime_env: Any) -> bool:
+    def connect(address: str | None, storage: Any, plugins: Any, runtime_env: Any, note: Any) -> bool:
         calls.append(runtime_env)
         alive[0] = True
         return True
