@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeper.execution.signals import interruptible
+from sweeper.execution.signals import alarms_held, interruptible
 from sweeper.options import COMPLETE, FAILURES, STOPPED, STORAGE, WRONG_INPUT, read_options
 from sweeper.run_options import RunOptions
 from trials.errors import StorageError, UserError
@@ -194,9 +194,9 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     from sweeper.screen.activity import doing
 
     given = RunOptions.of_command(options)
-    if not given.dry_run:
-        last_to_the_end()
-    with interruptible():
+    with alarms_held(), interruptible():
+        if not given.dry_run:
+            last_to_the_end()
         with doing(console, "importing torch and Optuna"):
             from sweeper.driver import sweep
 

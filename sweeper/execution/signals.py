@@ -25,12 +25,13 @@ WATCHED = STOP_SIGNALS
 def handled(act: Callable[[signal.Signals], None]) -> Iterator[Callable[[], None]]:
     """Call ``act`` on each of these signals. Yields a function that reinstalls the handlers after Ray has set its own.
 
-    Ray's handler raises SystemExit, which Python drops if it is raised in a finalizer: such a signal would be lost. So
-    the numbers of all signals are collected as well, and the yielded function calls ``act`` for those that another
-    handler took. While Ray starts it has a native handler of SIGTERM too (abseil's), which sets an alarm that aborts
-    the process after 3 seconds; any alarm is cancelled. After a SIGHUP, output to the closed terminal is dropped
-    instead of raising an error. A SIGHUP that the process was started to ignore, as by nohup, stays ignored. Signals
-    reach the main thread only; in other threads this installs no handlers.
+    Ray's handler raises SystemExit, which Python drops if it is raised in a finalizer: such a signal would be lost.
+    So the numbers of all signals are collected as well, and the yielded function calls ``act`` for those that
+    another handler took. While Ray starts it has a native handler of SIGTERM too (abseil's), which sets an alarm
+    that aborts the process after 3 seconds; any alarm is cancelled (:func:`alarms_held`, if Python cannot act that
+    soon). After a SIGHUP, output to the closed terminal is dropped instead of raising an error. A SIGHUP that the
+    process was started to ignore, as by nohup, stays ignored. Signals reach the main thread only; in other threads
+    this installs no handlers.
     """
     terminals = [fd for fd in (1, 2) if os.isatty(fd)]
     taken: Counter[int] = Counter()
@@ -119,6 +120,23 @@ def survive_warnings() -> Iterator[None]:
     finally:
         for number, old in before.items():
             signal.signal(number, old)
+
+
+@contextmanager
+def alarms_held() -> Iterator[None]:
+    """Hold back SIGALRM in this block, in this thread and in what it starts: enter it before other threads start.
+
+    The alarm that Ray's native handler of SIGTERM sets aborts the process if Python's handler does not cancel it within
+    3 seconds. While Ray starts on a busy machine it may be unable to: Ray holds Python's lock meanwhile.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        if signal.SIGALRM in signal.sigpending():
+            signal.signal(signal.SIGALRM, signal.signal(signal.SIGALRM, signal.SIG_IGN) or signal.SIG_DFL)  # drops it
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -60,6 +60,7 @@ def watch_for_notice() -> None:
         threading.Thread(target=_watch, args=(os.getppid(),), name="notice", daemon=True).start()
     for number in (signal.SIGTERM, *BATCH_WARNINGS):
         signal.signal(number, _on_notice)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])  # the driver holds it back, and trials may use it
 
 
 def _watch(raylet: int) -> None:

@@ -2,10 +2,12 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
-from sweeper.execution.signals import WATCHED, handled
+from sweeper.execution.signals import WATCHED, alarms_held, handled
 
 
 @pytest.mark.usefixtures("no_stray_handlers")
@@ -44,3 +46,32 @@ def test_a_signal_cancels_the_alarm_by_which_rays_native_handler_aborts(number: 
         signal.alarm(60)  # as that handler, which runs before Python's
         os.kill(os.getpid(), number)
         assert signal.alarm(0) == 0
+
+
+HELD_UP = """
+import ctypes, signal, threading, time
+from sweeper.execution.signals import alarms_held, handled
+with alarms_held():
+    threading.Thread(target=time.sleep, args=[1.5]).start()
+    with handled(lambda number: print(number.name)):
+        signal.setitimer(signal.ITIMER_REAL, 0.3)  # as Ray's native handler, which runs before Python's
+        holder = threading.Thread(target=ctypes.PyDLL(None).usleep, args=[600_000])  # holds Python's lock, as Ray does
+        holder.start()
+        holder.join()
+        signal.raise_signal(signal.SIGTERM)
+assert signal.SIGALRM not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+"""
+
+
+@pytest.mark.fault("driver-signals")
+def test_the_alarm_ends_no_process_that_cannot_cancel_it_in_time() -> None:
+    ended = subprocess.run([sys.executable, "-c", HELD_UP], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "SIGTERM\n", "")
+
+
+def test_an_alarm_of_the_block_is_dropped_with_it() -> None:
+    before = signal.getsignal(signal.SIGALRM)
+    with alarms_held():
+        signal.raise_signal(signal.SIGALRM)
+    assert signal.getsignal(signal.SIGALRM) == before
+    assert not signal.sigpending() & {signal.SIGALRM}

@@ -80,3 +80,8 @@ def test_decoded_images_are_not_cached_without_locks(
     assert cached("key", lambda: empty) is empty
     assert "decoded images are not cached" in caplog.text
     assert not list(tmp_path.rglob("*.npy"))
+
+
+def test_a_folder_of_shared_trials_holds_nothing_else_after_the_check(tmp_path: Path) -> None:
+    require_locks(tmp_path / "stages")
+    assert list((tmp_path / "stages").iterdir()) == []

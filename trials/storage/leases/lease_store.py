@@ -9,6 +9,7 @@ that finished before the listing began (S3 since December 2020, MinIO, Ceph).
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -133,10 +134,10 @@ def require_locks(folder: Place) -> None:
     if isinstance(folder, ObjectPath):
         return
     files.make_folder(folder)
-    guard = folder / GUARD
-    files.create_shared(guard)
+    probe = files.temporary_of(folder / GUARD, uuid.uuid4().hex)  # removed: whatever else lies there is a trial's
     try:
-        with locked(guard):
+        files.create_shared(probe)
+        with locked(probe):
             pass
     except OSError as error:
         if error.errno not in LACKING:
@@ -144,6 +145,9 @@ def require_locks(folder: Place) -> None:
         raise UserError(
             f"{_no_locks(folder, error)}, or give another --storage, on another file system or s3://BUCKET/PREFIX"
         ) from None
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
 
 
 def _no_locks(folder: Path, error: OSError) -> str:
