@@ -123,11 +123,13 @@ def require_locks(folder: Place) -> None:
     if isinstance(folder, ObjectPath):
         return
     files.make_folder(folder)
-    guard = folder / GUARD
-    files.create_shared(guard)
+    probe = files.temporary_of(folder / GUARD, files.new_token())  # nothing stays beside the shared trials
     try:
-        with locked(guard):
-            pass
+        try:
+            with locked(probe):
+                pass
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
         if error.errno not in LACKING:
             raise
