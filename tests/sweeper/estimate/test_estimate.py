@@ -206,5 +206,5 @@ def test_what_is_no_sweep_of_the_storage_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "file").write_text("")
     config = parse(SMALLEST["one_shot"])
-    stage = METHODS["one_shot"](config).stages()[0]
+    stage = next(iter(METHODS["one_shot"](config).stages()))
     assert stored_rates(tmp_path, [StageKind.of(config, stage)], None) is None
