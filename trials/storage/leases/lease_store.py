@@ -17,7 +17,7 @@ from typing import Protocol
 
 from trials.errors import DamagedFile, UserError
 from trials.storage import files
-from trials.storage.leases.owner import OWNER_KEYS, Owner
+from trials.storage.leases.owner import OWNER_KEYS, Owner, new_token
 from trials.storage.place import ObjectPath, Place
 from trials.storage.sealed import read_sealed, seal
 from trials.system.kernel_lock import LACKING, locked
@@ -123,7 +123,7 @@ def require_locks(folder: Place) -> None:
     if isinstance(folder, ObjectPath):
         return
     files.make_folder(folder)
-    probe = files.temporary_of(folder / GUARD, files.new_token())  # nothing stays beside the shared trials
+    probe = files.temporary_of(folder / GUARD, new_token())  # nothing stays beside the shared trials
     try:
         try:
             with locked(probe):
