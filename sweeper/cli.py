@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from sweeper.execution.signals import alarms_held, interruptible
 from sweeper.options import COMPLETE, FAILURES, STOPPED, STORAGE, WRONG_INPUT, read_options
 from sweeper.run_options import RunOptions
+from trials.called import reader_has_gone
 from trials.errors import StorageError, UserError
 from trials.storage.sweep_path import storage_place, sweep_path
 from trials.system.streams import as_command, last_to_the_end
@@ -57,6 +58,8 @@ def main(arguments: Sequence[str] | None = None, *, submitted: bool = False) -> 
     except OSError as error:
         from trials.storage.outages import cause_of, errs
 
+        if isinstance(error, BrokenPipeError) and reader_has_gone():  # that is no storage
+            return FAILURES
         if not errs(error):
             raise
         print(f"error: the storage does not work ({cause_of(error, error.filename)})", file=sys.stderr)

@@ -32,7 +32,7 @@ from trials.storage.config_file import read_config
 from trials.storage.outages import STORAGE_PATIENCE_S, StoragePatience
 from trials.storage.place import Place, place
 from trials.storage.rows import TABLES, Row, Rows
-from trials.storage.sweep_path import STAGES, sweep_path
+from trials.storage.sweep_path import STAGES, sweep_path, trial_place
 from trials.storage.trial_folder import State, TrialFolder
 from trials.system.machine import usable_threads
 from trials.system.user_path import user_path
@@ -123,7 +123,7 @@ def load(folder: str | Place, *, plugins: Iterable[str] = ()) -> Trial:
         UserError: the folder holds no trial, or its files are damaged.
     """
     admit_listed({}, Path.cwd(), list(plugins))
-    where = place(folder)
+    where = trial_place(folder)
     must = f"{str(folder)!r} must be the folder of a trial, as results/single/trials/bip-0123456789abcdef"
     try:
         config = parse_stored(read_config(where).config)

@@ -72,7 +72,10 @@ def _folders(storage: Place) -> Iterator[Place]:
 
 def _rows(folder: Place, method: str, wanted: set[StageKind]) -> Iterator[tuple[str, list[tuple[StageKind, float]]]]:
     """Yield the device, and the seconds of each epoch, of the first trials of a method whose stages are wanted."""
-    names = sorted(name for name in trial_names(folder) if name.startswith(f"{method}-"))
+    try:
+        names = sorted(name for name in trial_names(folder) if name.startswith(f"{method}-"))
+    except OSError:  # no sweep: a link in circles, another user's folder
+        return
     read = 0
     for name in names[:MOST_TRIED]:
         one = _trial(TrialFolder(folder / name), wanted)

@@ -21,6 +21,7 @@ from sweeper.folder import driving
 from tests.sweeper.command_line import SPACE, attempts, figures, sweep, wrong
 from tests.sweeper.on_ray import ROOT
 from tests.trials.killing import Killed, deaths, killed_at_write
+from tests.trials.sealed_files import text_of
 from trials.storage.leases.lease import Lease
 
 pytestmark = pytest.mark.usefixtures("here", "no_stray_handlers")
@@ -141,10 +142,10 @@ def test_a_driver_killed_while_it_writes_sweep_yaml(here: Path, ran: list[str]) 
     path.parent.mkdir(parents=True)
     (path.parent / ".sweep.yaml.123.tmp").write_text("---\nspace: {na")
     assert sweep() == COMPLETE
-    first = path.read_text()
+    first = text_of(path)
     (path.parent / ".sweep.yaml.124.tmp").write_text(first + "---\nspace: {na")
     assert sweep("--samples", "3") == COMPLETE
-    assert path.read_text().startswith(first)
+    assert text_of(path).startswith(first)
     assert len(list(yaml.safe_load_all(path.read_text()))) == 2
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from trials.analysis import class_accuracy, recovered, sparsity_accuracy
 from trials.commands.arguments import add_data_dir, at_least_1, command_parser, note_unfinished
 from trials.commands.profile import profile_text
-from trials.storage.place import place
+from trials.storage.sweep_path import trial_place
 
 SPLITS = ("val", "test")
 
@@ -16,7 +16,7 @@ SPLITS = ("val", "test")
 def evaluate_trials_command(arguments: list[str]) -> int:
     """Run ``evaluate TRIAL [TRIAL...]``; returns the exit code."""
     parser = command_parser("evaluate", description="Sparsity, loss and accuracy of trials' stored networks.")
-    parser.add_argument("trials", type=place, nargs="+", metavar="TRIAL", help="a trial's folder")
+    parser.add_argument("trials", type=trial_place, nargs="+", metavar="TRIAL", help="a trial's folder")
     parser.add_argument("--split", choices=SPLITS, default="test", help="default: %(default)s")
     parser.add_argument("--by-class", action="store_true", help="top-1 and top-5 accuracy of every class instead")
     add_data_dir(parser)
@@ -63,8 +63,8 @@ def recovered_command(arguments: list[str]) -> int:
         "recovered",
         description="Test images that one trial's network gets wrong and another's right, by class.",
     )
-    parser.add_argument("before", type=place, help="a trial's folder")
-    parser.add_argument("after", type=place, help="another trial's folder, on the same data")
+    parser.add_argument("before", type=trial_place, help="a trial's folder")
+    parser.add_argument("after", type=trial_place, help="another trial's folder, on the same data")
     parser.add_argument(
         "--most", type=at_least_1, default=5, metavar="N", help="images of a class; default: %(default)s"
     )

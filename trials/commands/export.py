@@ -11,7 +11,8 @@ from trials.errors import UserError
 from trials.hub.export import export_folder
 from trials.networks.export import FORMS, compare, export
 from trials.networks.stored import inputs_of
-from trials.storage.place import Place, place
+from trials.storage.place import Place
+from trials.storage.sweep_path import trial_place
 from trials.system.user_path import path_argument
 
 HUB = "hub"
@@ -21,7 +22,7 @@ HUB = "hub"
 def export_command(arguments: list[str]) -> int:
     """Run ``export TRIAL --to FILE``; returns the exit code."""
     parser = command_parser("export", description="Write a trial's network.")
-    parser.add_argument("trial", type=place, help="the trial's folder")
+    parser.add_argument("trial", type=trial_place, help="the trial's folder")
     parser.add_argument(
         "--to", type=path_argument("--to"), required=True, metavar="FILE", help="the file, or with hub the folder"
     )
@@ -57,8 +58,8 @@ def _export_folder(trial: Place, to: Path, data_dir: str | None) -> None:
 def compare_command(arguments: list[str]) -> int:
     """Run ``compare TRIAL TRIAL``; returns the exit code."""
     parser = command_parser("compare", description="Compare two trials' masks.")
-    parser.add_argument("one", type=place, help="a trial's folder")
-    parser.add_argument("other", type=place, help="another trial's folder")
+    parser.add_argument("one", type=trial_place, help="a trial's folder")
+    parser.add_argument("other", type=trial_place, help="another trial's folder")
     options = parser.parse_args(arguments)
     code = note_unfinished([options.one, options.other])
     for row in compare(options.one, options.other):

@@ -21,7 +21,8 @@ from trials.networks.stored import architecture_in, checkpoint
 from trials.regrowth.channels import channel_sparsity, matched_filters
 from trials.sparsity import prunable
 from trials.storage.packed.reading import is_trial
-from trials.storage.place import Place, place
+from trials.storage.place import Place
+from trials.storage.sweep_path import trial_place
 
 LEFT = {"mask": "counted in its mask", "compact": "of a compact network: rows and columns", "values": "not zero"}
 """By the column ``by``, what counts as kept."""
@@ -135,8 +136,8 @@ def inspect_command(arguments: list[str]) -> int:
         description="Shapes, kept weights and sparsity of stored networks, by layer.",
         epilog=f"The column by says what is kept: {'; '.join(f'{by}: {left}' for by, left in LEFT.items())}.",
     )
-    parser.add_argument("networks", type=place, nargs="+", metavar="NETWORK", help="a trial's folder, or a file")
-    parser.add_argument("--dense", type=place, metavar="NETWORK",
+    parser.add_argument("networks", type=trial_place, nargs="+", metavar="NETWORK", help="a trial's folder, or a file")
+    parser.add_argument("--dense", type=trial_place, metavar="NETWORK",
                         help="list instead which filters of this dense network the narrowed ones have")  # fmt: skip
     parser.add_argument("--densities", action="store_true", help="of trials: a row per layer, a column per trial")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON, in a list by network")

@@ -13,7 +13,7 @@ from trials.commands.arguments import add_threads, command_parser, note_unfinish
 from trials.compact import Architecture
 from trials.networks.stored import network, switches_of
 from trials.sparsity.accounting import LayerSizes, layer_parameters, summary, torch_flops
-from trials.storage.place import place
+from trials.storage.sweep_path import trial_place
 from trials.training.arithmetic import arithmetic
 from trials.training.compact_form import compact_form
 from trials.training.device import resolve_device
@@ -109,7 +109,7 @@ def profile_command(arguments: list[str]) -> int:
         "profile",
         description="MACs, FLOPs, parameters and measured latency of trials' networks.",
     )
-    parser.add_argument("trials", type=place, nargs="+", metavar="TRIAL", help="a trial's folder")
+    parser.add_argument("trials", type=trial_place, nargs="+", metavar="TRIAL", help="a trial's folder")
     parser.add_argument("--device", default="auto", help="where latency is measured; default: auto")
     add_threads(parser)
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")

@@ -21,8 +21,8 @@ from trials.commands.saliency_figures import FIGURES
 from trials.errors import UserError, exact
 from trials.optional import require
 from trials.regrowth.saliency import biased_entries, class_statistics
-from trials.storage.place import place
 from trials.storage.rows import Row
+from trials.storage.sweep_path import trial_place
 from trials.system.user_path import path_argument
 
 SALIENCY_COLUMNS = {
@@ -141,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
         "saliency",
         description="Saliency (dL/dw)^2 w^2 of a trial's kept weights for every class, as tables and figures.",
     )
-    parser.add_argument("trial", type=place, help="the trial's folder")
+    parser.add_argument("trial", type=trial_place, help="the trial's folder")
     parser.add_argument(
         "--to", type=path_argument("--to"), required=True, metavar="DIR", help="where the tables and figures go"
     )

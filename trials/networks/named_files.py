@@ -16,8 +16,9 @@ from trials.errors import DamagedFile, UserError
 from trials.networks.content import content_digest, digest_of_file, read_file, reason_of
 from trials.networks.formats import Weights, printable, read_weights
 from trials.networks.library_weights import weights_file
-from trials.storage.place import Place, place
+from trials.storage.place import Place
 from trials.storage.read_once import SOURCES
+from trials.storage.sweep_path import trial_place
 from trials.storage.trial_folder import TrialFolder
 from trials.storage.trial_state import DROPPED
 
@@ -158,7 +159,7 @@ def place_named(field: str, given: str) -> Place:
     if "\0" in given:
         raise UserError(f"{field} is {given!r}, but must be a path, which has no null character")
     try:
-        return place(given)
+        return trial_place(given)
     except (UserError, RuntimeError) as error:  # RuntimeError: there is no such user as in ~user
         raise UserError(f"{field} is {given!r}, but must be a path or s3://BUCKET/NAME ({error})") from None
 

@@ -44,6 +44,18 @@ def sweep_path(storage: str, name: str, said_by: str = "--name") -> Place:
     return _with_room(storage_place(storage) / name, f"{said_by} is {shown(name)} in --storage {shown(storage)}")
 
 
+def trial_place(where: str | Place) -> Place:
+    """The place of a trial that somebody names. A link that they have made to its folder stands for that folder.
+
+    Raises:
+        UserError: as :func:`trials.storage.place.place`.
+    """
+    named = place(where)
+    if isinstance(named, Path) and named.is_symlink() and not named.is_file():
+        return place(os.path.realpath(named))
+    return named
+
+
 def storage_place(storage: str) -> Place:
     """The place that ``--storage`` names, whether or not anything is there yet.
 

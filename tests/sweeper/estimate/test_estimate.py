@@ -200,3 +200,11 @@ class TestCommand:
         out = capsys.readouterr().out
         assert "not measured: finetune of one_shot: cifar10 is not on this machine" in out
         assert "estimate: 6 epochs" in out
+
+
+def test_what_is_no_sweep_of_the_storage_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_text("")
+    config = parse(SMALLEST["one_shot"])
+    stage = next(iter(METHODS["one_shot"](config).stages()))
+    assert stored_rates(tmp_path, [StageKind.of(config, stage)], None) is None

@@ -275,6 +275,6 @@ def test_a_signal_ends_it_at_once_while_a_page_asks(tmp_path: Path, number: sign
         began = time.monotonic()
         process.send_signal(number)
         said, errors = process.communicate(timeout=20)
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < 10  # a connection that stays open would be waited for a minute
         connection.close()
     assert (process.returncode, said, errors) == (0, "ended\n", "")

@@ -400,3 +400,17 @@ def test_a_network_on_other_data_than_its_own_is_refused(trial: Path, monkeypatc
     monkeypatch.setattr(analysis, "load_data", lambda *_: changed)
     with pytest.raises(UserError, match=r"was trained on few_digits with fingerprint 400.*but the data here have 0000"):
         load_trial(trial)
+
+
+@pytest.mark.parametrize(
+    "words", [["inspect", "{}"], ["export", "{}", "--to", "{}.pt"], ["compare", "{}", "{}"]], ids=" ".join
+)
+def test_a_link_to_a_trial_that_a_user_has_made_is_followed(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "best").symlink_to(made(tmp_path, "one_shot"))
+    assert command.main([word.format(tmp_path / "best") for word in words]) == 0
+
+
+def test_a_link_in_circles_is_no_trial(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    assert command.main(["inspect", str(tmp_path / "loop")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

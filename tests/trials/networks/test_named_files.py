@@ -14,6 +14,7 @@ import torch
 from tests.trials.buckets import BUCKET, served
 from tests.trials.configs import SMALLEST
 from tests.trials.folders import rows_of
+from tests.trials.sealed_files import change_document
 from tests.trials.small_trials import config_of, folder_of, run_in
 from trials import models
 from trials.config.trial_config import TrialConfig
@@ -217,8 +218,7 @@ def test_a_trials_folder_as_weights_names_export(things: dict[str, list[Path]]) 
 def test_an_unfinished_trial_is_refused(field: str, things: dict[str, list[Path]], tmp_path: Path) -> None:
     method = {"base_pr_model": "l1", "reference": "regrow"}[field]
     trial = copied(things["trial"][0], tmp_path / "trial")
-    state = trial / "state.json"
-    state.write_text(state.read_text().replace('"complete"', '"running"'))
+    change_document(trial / "state.json", status="running")
     with pytest.raises(UserError, match="finished trial, and there is one that is running"):
         resolved(config_with(method, field, str(trial)))
     copied(things["trial"][0], trial)

@@ -70,6 +70,11 @@ def test_a_file_system_without_locks_is_refused(tmp_path: Path) -> None:
         pass
 
 
+def test_the_check_for_locks_leaves_nothing_behind(tmp_path: Path) -> None:
+    require_locks(tmp_path / "stages")
+    assert list((tmp_path / "stages").iterdir()) == []
+
+
 @pytest.mark.fault("no-locks")
 @pytest.mark.usefixtures("without_locks")
 def test_decoded_images_are_not_cached_without_locks(

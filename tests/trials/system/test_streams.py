@@ -14,7 +14,7 @@ import pytest
 
 from trials.system.streams import READABLE, in_ascii, lasting
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 class Failing(io.StringIO):

@@ -9,7 +9,6 @@ that finished before the listing began (S3 since December 2020, MinIO, Ceph).
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Protocol
 
 from trials.errors import DamagedFile, StorageError, UserError
 from trials.storage import files
-from trials.storage.leases.owner import OWNER_KEYS, Owner
+from trials.storage.leases.owner import OWNER_KEYS, Owner, new_token
 from trials.storage.outages import errs
 from trials.storage.place import ObjectPath, Place
 from trials.storage.sealed import read_sealed, seal
@@ -134,11 +133,13 @@ def require_locks(folder: Place) -> None:
     if isinstance(folder, ObjectPath):
         return
     files.make_folder(folder)
-    probe = files.temporary_of(folder / GUARD, uuid.uuid4().hex)  # removed: whatever else lies there is a trial's
+    probe = files.temporary_of(folder / GUARD, new_token())  # nothing stays beside the shared trials
     try:
-        files.create_shared(probe)
-        with locked(probe):
-            pass
+        try:
+            with locked(probe):
+                pass
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
         if error.errno not in LACKING:
             raise
