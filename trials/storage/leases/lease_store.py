@@ -146,9 +146,6 @@ def require_locks(folder: Place) -> None:
         raise UserError(
             f"{_no_locks(folder, error)}, or give another --storage, on another file system or s3://BUCKET/PREFIX"
         ) from None
-    finally:
-        with suppress(OSError):
-            probe.unlink(missing_ok=True)
 
 
 def _no_locks(folder: Path, error: OSError) -> str:
