@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from tests.cluster.doors import verdict
+from tests.sockets import sockets
 from tests.trials.processes import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -63,17 +64,6 @@ def processes(session: int) -> list[int]:
         with contextlib.suppress(OSError):
             fields = path.read_text().rpartition(")")[2].split()
             found += [int(path.parent.name)] if int(fields[3]) == session else []
-    return found
-
-
-def sockets(process: int) -> set[str]:
-    """Inodes of a process's sockets. A descriptor that is closed meanwhile is left out, not those beside it."""
-    found = set()
-    with contextlib.suppress(OSError):
-        for descriptor in Path(f"/proc/{process}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                target = str(descriptor.readlink())
-                found |= {target[8:-1]} if target.startswith("socket:[") else set()
     return found
 
 

@@ -6,6 +6,8 @@ import contextlib
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.sockets import sockets
+
 MARK = "SPARSITY_SWEEPER_TEST_RUN"
 """A variable that the run's processes inherit: Ray's agents rename themselves, and some have sessions of their own."""
 
@@ -50,17 +52,6 @@ def _name(folder: Path) -> str:
         "sweep.py": "driver",
     }
     return next((name for part, name in known.items() if part in line), line[:80])
-
-
-def sockets(process: int) -> set[str]:
-    """Inodes of a process's sockets. A descriptor that is closed meanwhile is left out, not those beside it."""
-    found = set()
-    with contextlib.suppress(OSError):
-        for descriptor in Path(f"/proc/{process}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                target = str(descriptor.readlink())
-                found |= {target[8:-1]} if target.startswith("socket:[") else set()
-    return found
 
 
 def open_ports(mark: str) -> set[OpenPort]:
