@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from hypothesis import settings
 
 from trials.plugins import importing
+from trials.system import stop_signals
 
 torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
@@ -18,6 +20,16 @@ settings.load_profile("repeatable")
 
 VECTORS = Path(os.environ.get("SWEEPER_VECTORS") or Path(__file__).parent / "vectors")
 """Reference vectors, a folder per source. SWEEPER_VECTORS names another set of the same form."""
+
+
+@pytest.fixture(autouse=True)
+def warnings_of_one_test() -> Iterator[None]:
+    """Forgets that a batch system has warned this process, which ignores further warnings then, as do its children."""
+    yield
+    for number in stop_signals._warned and stop_signals.BATCH_WARNINGS:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    stop_signals._warned.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -115,9 +115,9 @@ def test_only_trials_that_have_changed_are_read_and_nothing_is_written(
     read: list[str] = []
     whole = table_cache._read_trial
 
-    def noted(path: Path, wanted: Any) -> Any:
+    def noted(path: Path, *wanted: Any) -> Any:
         read.append(path.name)
-        return whole(path, wanted)
+        return whole(path, *wanted)
 
     monkeypatch.setattr(table_cache, "_read_trial", noted)
     following = TablesReader(tmp_path)

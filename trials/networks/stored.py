@@ -151,6 +151,8 @@ def checkpoint(trial: Place) -> dict[str, Any]:
     Raises:
         UserError: the folder holds none, or it is damaged or cannot be read.
     """
+    if trial.is_file():
+        raise UserError(f"{str(trial)!r} must be the folder of a trial, but is a file")
     try:
         content = last_checkpoint(trial)
         state = None if content else TrialFolder(trial).state()

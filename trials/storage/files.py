@@ -17,6 +17,7 @@ from pathlib import Path
 from trials.storage.leases.owner import has_ended, new_token
 from trials.storage.outages import FULL, impatient, patiently
 from trials.storage.place import ObjectPath, Place
+from trials.storage.stored_path import StoredPath
 
 _TEMPORARY = ".tmp"
 
@@ -24,7 +25,7 @@ _TEMPORARY = ".tmp"
 def write(path: Place, content: bytes) -> None:
     """Replace ``path`` atomically (temporary file, fsync, rename): a reader sees either the old or the new content.
 
-    A folder in the file's place is set aside. An object is replaced by one PUT.
+    In a storage, a folder in the file's place is set aside. An object is replaced by one PUT.
 
     The folder itself is not synced: if a power failure undoes the rename, the old
     file remains, which is equally consistent.
@@ -33,7 +34,8 @@ def write(path: Place, content: bytes) -> None:
         path.write_bytes(content)
     else:
         temporary = temporary_of(Path(path), new_token())  # the same for each try, so that none is left behind
-        patiently(lambda: _write(temporary, Path(path), content), path.parent)
+        own = isinstance(path, StoredPath)
+        patiently(lambda: _write(temporary, Path(path), content, own=own), path.parent)
 
 
 def temporary_of(path: Path, token: str) -> Path:
@@ -41,16 +43,18 @@ def temporary_of(path: Path, token: str) -> Path:
     return path.with_name(f".{path.name}.{token}{_TEMPORARY}")
 
 
-def _write(temporary: Path, path: Path, content: bytes) -> None:
+def _write(temporary: Path, path: Path, content: bytes, *, own: bool) -> None:
     try:
-        _replace(temporary, path, content)
+        _replace(temporary, path, content, own=own)
     except FileNotFoundError:
         if not path.parent.is_dir():
             raise
-        _replace(temporary, path, content)  # this process was frozen for so long that its file was taken for a leftover
+        _replace(
+            temporary, path, content, own=own
+        )  # this process was frozen for so long that its file was taken for a leftover
 
 
-def _replace(temporary: Path, path: Path, content: bytes) -> None:
+def _replace(temporary: Path, path: Path, content: bytes, *, own: bool) -> None:
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -60,6 +64,8 @@ def _replace(temporary: Path, path: Path, content: bytes) -> None:
         try:
             temporary.replace(path)
         except IsADirectoryError:  # somebody has put a folder in the file's place
+            if not own:  # outside of a storage, it is that person's
+                raise
             set_aside(path)
             temporary.replace(path)
     except BaseException:

@@ -127,14 +127,16 @@ with ReportRefresher(Path({str(plan.folder.path)!r}), print, every_s=0.01, share
 def test_what_goes_wrong_is_one_line_and_tried_again(plan: Plan) -> None:
     notes: list[str] = []
     report = plan.folder.path / "report.html"
-    report.mkdir()
+    space = plan.folder.path / "sweep.yaml"
+    whole = space.read_bytes()
+    space.write_bytes(whole[:-9])
     with refreshed(plan, notes) as process:
         wait_for(lambda: notes, "a line")
         one_more(plan)
         time.sleep(0.3)
         assert len(notes) == 1
         assert notes[0].startswith("report.html could not be refreshed (")
-        report.rmdir()
+        space.write_bytes(whole)
         one_more(plan)
         wait_for(report.is_file, "the report")
         os.kill(process, signal.SIGKILL)

@@ -264,13 +264,13 @@ def test_files_replaced_between_state_and_rows_are_read_again(
     commit(attempt, 0)
     original, reads = TrialFolder.table, [0]
 
-    def table(folder: TrialFolder, of: Commit, name: str) -> Any:
+    def table(folder: TrialFolder, of: Commit, name: str, read: Any = None) -> Any:
         if folder.path.name == "bip-0":
             reads[0] += 1
             if reads[0] == 1:  # the state has been read; now its files are replaced
                 for epoch in (1, 2, 3):
                     commit(attempt, epoch)
-        return original(folder, of, name)
+        return original(folder, of, name, read)
 
     monkeypatch.setattr(TrialFolder, "table", table)
     tables = read(sweep.path)

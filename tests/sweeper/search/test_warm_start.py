@@ -198,6 +198,6 @@ def test_damaged_trials_of_the_earlier_sweep_are_named(tmp_path: Path, earlier: 
     file.write_bytes(file.read_bytes()[:-5])
     lines: list[str] = []
     warm = warm_start(*later(tmp_path), note=lines.append)
-    assert {len(cell.observations) for cell in warm.values()} == {5}
+    assert sorted(len(cell.observations) for cell in warm.values()) == [5, 6]
     assert len(lines) == 1
     assert str(file) in lines[0]

@@ -172,8 +172,9 @@ def test_sparsity_is_that_of_the_rows(name: str, storage: Path, tmp_path: Path) 
 def test_an_unreadable_trial_is_not_blamed_on_the_file_to_write(form: str, tmp_path: Path) -> None:
     (tmp_path / "trial" / "state.json").mkdir(parents=True)  # a folder in a file's place
     (tmp_path / "file").write_text("{}")
-    for name in ("trial", "file", "absent"):
-        with pytest.raises(UserError, match=rf"{name}' must be the folder of a trial"):
+    said = {name: rf"{name}' must be the folder of a trial" for name in ("file", "absent")}
+    for name, line in {"trial": r"trial/state.json is not a committed state \(a folder\)", **said}.items():
+        with pytest.raises(UserError, match=line):
             export(tmp_path / name, tmp_path / "net.pt", form)
     assert not (tmp_path / "net.pt").exists()
 

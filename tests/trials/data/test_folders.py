@@ -16,7 +16,7 @@ from tests.trials.layouts import decoded, encoded, forget, picture, put
 from trials.data import EncodedData, RawData, header_of, load_data
 from trials.data.folders import SUFFIXES
 from trials.data.sets.imagenet import load_imagenet, load_validation
-from trials.errors import DataError
+from trials.errors import DataError, UserError
 
 pytestmark = pytest.mark.usefixtures("small_crops")
 
@@ -367,6 +367,6 @@ def test_names_that_look_alike_are_shown_as_escapes(tmp_path, name, forms):
 def test_a_line_break_in_a_path_leaves_one_line(tmp_path, name):
     for part in ("train", "val"):
         put(tmp_path / "two\nlines" / part / "cat/a.png", b"")
-    with pytest.raises(DataError, match=r"two\\nlines") as caught:
+    with pytest.raises(UserError, match=r"two\\nlines") as caught:
         load_data(name, str(tmp_path / "two\nlines"))
     assert "\n" not in str(caught.value)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.trials.folders import assert_same_outcome, checkpoint_of, rows_of, same, state_of
-from tests.trials.sealed_files import document, write_document
+from tests.trials.sealed_files import document, without_checksum, write_document
 from tests.trials.small_trials import config_of, folder_of, run_in
 from trials.config.trial_config import TrialConfig
 from trials.data import load_data
@@ -101,6 +101,8 @@ def test_what_an_older_version_trained_in_bf16_under_the_old_name_is_left_alone(
     run_in(tmp_path, config)
     older = stages(tmp_path)["dense-bf16"].rename(tmp_path / "stages" / "older")
     older = older.rename(older.with_name(started_from(folder_of(config, tmp_path)).pop().removesuffix("-bf16")))
+    for name in ("state.json", "config.json"):
+        without_checksum(older / name)
     before = {path: path.read_bytes() for path in older.rglob("*") if path.is_file()}
     for precision in ("float32", "bf16"):
         shutil.rmtree(tmp_path / "sweep")
@@ -184,7 +186,7 @@ def test_another_content_is_refused_under_every_name(suffix: str, tmp_path: Path
     folder.mkdir()
     content = shared.model_dump(mode="json")
     content["train"]["momentum"] = 0.5
-    write_document(folder / "config.json", {"config": content})
+    write_document(folder / "config.json", {"id": shared.id, "samples": [], "config": content})
     with pytest.raises(UserError, match=f"shared trial {folder.name} was made with 0.5 as its train.momentum"):
         refuse_other_content(tmp_path, [shared], "1234567890")
     refuse_other_content(tmp_path, [shared.model_copy(update={"precision": "float32"})], "1234567890")
