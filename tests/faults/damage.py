@@ -189,10 +189,15 @@ def _duplicate(path: Path, _: Path, rolled: Rolled) -> None:
 
 
 def _swap(path: Path, other: Path) -> None:
-    between = path.with_name(".between")
-    path.rename(between)
-    other.rename(path)
-    between.rename(other)
+    if path.is_dir():
+        between = path.with_name(".between")
+        path.rename(between)
+        other.rename(path)
+        between.rename(other)
+        return
+    here, there = path.read_bytes(), other.read_bytes()
+    _rewrite(path, there)
+    _rewrite(other, here)
 
 
 def _remove(path: Path) -> None:

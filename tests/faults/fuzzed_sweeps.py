@@ -16,14 +16,12 @@ import pytest
 import yaml
 
 from sweeper.cli import COMPLETE, FAILURES, STOPPED, main
-from sweeper.execution import on_ray
+from sweeper.execution import concluding, on_ray
 from sweeper.execution.stop_file import StopFile
 from sweeper.execution.told_rows import ToldRows
 from sweeper.execution.trackers_of import tracker_places
 from sweeper.folder.sweep_folder import SweepFolder, is_stopped
 from sweeper.packing import packing
-from sweeper.report import written
-from sweeper.results import report
 from sweeper.search.plan import Assignment, Plan
 from trials.config.trial_config import TrialConfig
 from trials.running import progress
@@ -144,8 +142,8 @@ def in_place_of_ray(run: Run, runs: Callable[..., bool] = run_plan, *, shows: bo
         patch.setattr(on_ray, "tune_run", stand_in, raising=False)
         patch.setattr(os, "fsync", lambda file: None)
         if not shows:
-            patch.setattr(written, "report_line", lambda path: "")
-            patch.setattr(report, "show", lambda path, console: None)
+            patch.setattr(concluding, "report_line", lambda path: "")
+            patch.setattr(concluding, "show", lambda path, console: None)
         yield
 
 

@@ -20,7 +20,7 @@ from trials.running.trial import run as run_trial
 
 __all__ = ["few_digits"]
 
-CASES, ALL_CASES, AT_ONCE = 40, REAL_FROM, 500
+CASES, ALL_CASES, AT_ONCE = 120, REAL_FROM, 500
 
 
 def made(folder: Path, run: Run) -> Iterator[Whole]:

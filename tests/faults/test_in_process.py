@@ -120,11 +120,12 @@ class Shown:
 
 @pytest.mark.fault("storage-full")
 def test_scheduling_pauses_while_the_disk_is_full(disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sweeper.execution import driver_storage
     from sweeper.execution.on_ray import tune_searcher
     from trials.storage.leases.lease import Lease
 
     fake_cluster(monkeypatch, here=8)
-    monkeypatch.setattr(tune_searcher, "FULL_S", 0.0)
+    monkeypatch.setattr(driver_storage, "FULL_S", 0.0)
     search = {"search": {"finetune.lr": {"loguniform": [1e-3, 1.0]}}, "sampler": "random", "samples": 2}
     calm = begun(make_space(**search), tmp_path / "calm")
     expected = [assignment.config.model_dump(mode="json") for assignment in iter(calm.next, None)]
