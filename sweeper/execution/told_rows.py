@@ -21,7 +21,7 @@ from trials.storage import files
 from trials.storage.safe_read import read_plain
 
 TOLD_BYTES = 1 << 30
-"""Most bytes of the file: a line of some 60 for every row."""
+"""Most bytes of the file, in which each row takes a line of about 60 bytes."""
 
 
 @dataclass

@@ -241,7 +241,7 @@ def problem_lines(sweep: SweepTables, space: StoredSpace) -> list[str]:
 
 
 def _lacks_space(sweep: SweepTables, space: StoredSpace) -> bool:
-    """Whether trials were asked for by a space that is not there any more."""
+    """Whether the sweep has trials that a space asked for, but no longer has the space."""
     return space is WITHOUT_SPACE and bool(sweep.trials["cell"].notna().any())
 
 

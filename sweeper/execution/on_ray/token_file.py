@@ -1,6 +1,6 @@
-"""The token that Ray asks of whoever connects: its file is readable by its owner only, from its first moment.
+"""The file of Ray's token, which every client must show: only its owner can read it, from its first moment.
 
-Ray 2.60 writes it with the rights that the umask leaves, mostly 644, and whoever reads it can run code as its owner.
+Ray 2.60 writes it with the rights that the umask leaves, mostly 644. A user who reads it can run code as its owner.
 """
 
 from __future__ import annotations
@@ -78,6 +78,6 @@ def narrowed_token() -> str | None:
     except (OSError, RuntimeError):
         return None
     return (
-        f"{path} had mode {wide:03o}, and whoever has read it can run code on Ray as you: {done}; if others use this "
+        f"{path} had mode {wide:03o}; a user who has read it can run code on Ray as you: {done}; if others use this "
         "machine, delete it, and Ray gets a new one"
     )

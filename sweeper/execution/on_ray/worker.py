@@ -98,7 +98,7 @@ def run_until_notice(assignment: dict[str, Any]) -> None:
 def _report(message: dict[str, Any]) -> None:
     """Send a message to the driver, and wait until it was taken; after a notice at most TAKEN_S.
 
-    Tune's own call waits for ever for a driver that has ended, too, and the trial could not commit.
+    Tune's own call never returns if the driver has ended as well; the trial could then not commit.
     """
     global _ended, _unheard
     _ended = "status" in message  # its end is committed
