@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import traceback
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -169,6 +170,12 @@ def _error_record(error: Exception) -> dict[str, str]:
     return {"type": name, "message": as_unicode(str(error)), "traceback": as_unicode(traceback.format_exc())}
 
 
+def _ended_within_a_stage(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint is that of a pruned trial, which holds nothing for its stage to go on with."""
+    resumed = checkpoint.get("position", {})
+    return "epoch" in resumed and "method" not in checkpoint
+
+
 class _Run:
     """One attempt at a trial.
 
@@ -201,6 +208,10 @@ class _Run:
             )
         self.data: Loader = build_loader(config, self.raw, device)
         self.copies_shared = copies_shared(config) and self.siblings != trial_host.stages
+        if _ended_within_a_stage(self.checkpoint):
+            trial_host.warn("its state is lost, and its search had ended it within a stage: it starts anew")
+            self.checkpoint = {}
+            attempt.state = replace(attempt.state, commits=(), progress={})
         if not self.checkpoint:
             self._inherit(attempt)
         from_scratch = not self.checkpoint and self._source() is None and not self._starts_from_file()

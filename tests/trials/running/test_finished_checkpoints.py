@@ -132,3 +132,20 @@ def test_a_segment_continues_an_ancestor_that_is_whole(tmp_path: Path, damaged: 
     assert [epoch for epoch in epochs if epoch] == [*range(whole + 1, 4)]
     run_in(tmp_path / "whole", chain[2])
     assert_same_outcome(folder_of(chain[2], tmp_path / "on"), folder_of(chain[2], tmp_path / "whole"))
+
+
+def test_a_pruned_trial_whose_state_is_lost_starts_anew(tmp_path: Path) -> None:
+    config, notes = config_of("one_shot", finetune={"epochs": 3, "batch_size": 128}), list[str]()
+    assert run_in(tmp_path, config, is_over=lambda step, row: True).status == "pruned"
+    folder = TrialFolder(folder_of(config, tmp_path))
+    state = folder.state()
+    assert state is not None
+    rows = folder.rows(state.commits[-1])["epochs"]
+    folder.state_path.unlink()
+    assert run_in(tmp_path, config, is_over=lambda step, row: True, warn=notes.append).status == "pruned"
+    again = folder.state()
+    assert again is not None
+    assert [row["val_accuracy"] for row in folder.rows(again.commits[-1])["epochs"]] == [
+        row["val_accuracy"] for row in rows
+    ]
+    assert "its state is lost, and its search had ended it within a stage: it starts anew" in notes
