@@ -85,8 +85,9 @@ def other_service(greeting: bytes | None) -> Iterator[str]:
                     connection, _ = listening.accept()
                     kept.append(connection)
                     if greeting is not None:
-                        connection.sendall(greeting)
-                        connection.shutdown(socket.SHUT_RDWR)
+                        with contextlib.suppress(OSError):  # this client may have gone already; others come
+                            connection.sendall(greeting)
+                            connection.shutdown(socket.SHUT_RDWR)
 
         threading.Thread(target=serve, daemon=True).start()
         yield f"127.0.0.1:{listening.getsockname()[1]}"
