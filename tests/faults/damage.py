@@ -92,7 +92,7 @@ class Case:
         kind: of what is damaged.
         path: of what is damaged, in the storage.
         how: name of the damage, in ``DAMAGES`` or ``FOLDER_DAMAGES``.
-        other: of two that are swapped, the other one.
+        other: of two that are swapped, the other one; or the file whose content takes its place.
         seed: of the damage's details.
         keeps_time: whether the file keeps its time of change, as it does where a disk lost a bit.
         uncached: whether the sweep's cached tables are deleted, so that its trials are read.
@@ -123,11 +123,12 @@ def case_of(seed: int, files: dict[str, list[str]], folders: dict[str, list[str]
     damages = list(DAMAGES if kind in KINDS else FOLDER_DAMAGES)
     if not path.endswith((".json", ".jsonl")):
         damages = [name for name in damages if not name.endswith("in JSON")]
-    others = [one for one in there if one != path and _alike(one, path)]
-    if not others:
-        damages.remove("swap")
-    how = rolled.choice(damages)
-    other = rolled.choice(others) if how == "swap" else None
+    others = {
+        "swap": [one for one in there if one != path and _alike(one, path)],
+        "another one's content for": [one for one in there if one != path],
+    }
+    how = rolled.choice([name for name in damages if others.get(name, there)])
+    other = rolled.choice(others[how]) if how in others else None
     return Case(kind, path, how, other, seed, rolled.random() < 0.5, rolled.random() < 0.7)
 
 
@@ -136,14 +137,16 @@ def _alike(one: str, other: str) -> bool:
     return one.partition("/")[0] == other.partition("/")[0]
 
 
-def damage(storage: Path, outside: Path, case: Case) -> None:
-    """Damage a storage. ``outside``: a folder with files that must never change."""
+def damage(storage: Path, whole: Path, outside: Path, case: Case) -> None:
+    """Damage a storage, a copy of ``whole`` in part. ``outside``: a folder with files that must never change."""
     path, rolled = storage / case.path, random.Random(case.seed)
     before = path.stat()
     if case.uncached and case.kind not in ("table", "manifest", "tables"):
         shutil.rmtree(storage / case.sweep / "tables", ignore_errors=True)
     if case.how == "swap":
         _swap(path, storage / str(case.other))
+    elif case.other is not None:
+        _rewrite(path, (whole / case.other).read_bytes())
     else:
         {**DAMAGES, **FOLDER_DAMAGES}[case.how](path, outside, rolled)
     if case.keeps_time and path.is_file() and not path.is_symlink():
@@ -304,6 +307,7 @@ DAMAGES: dict[str, Callable[[Path, Path, Rolled], None]] = {
     "delete": _delete,
     "duplicate": _duplicate,
     "swap": _flip,
+    "another one's content for": _flip,
     "folder for": _folder,
     "FIFO for": _fifo,
     "link for": _link,
@@ -315,7 +319,7 @@ DAMAGES: dict[str, Callable[[Path, Path, Rolled], None]] = {
     "another form in JSON": _other_json,
     "another value in JSON": _changed_value,
 }
-"""Damage to a file. That of ``swap`` stands in :func:`damage`, since it takes two."""
+"""Damage to a file. What takes two files stands in :func:`damage`."""
 
 FOLDER_DAMAGES: dict[str, Callable[[Path, Path, Rolled], None]] = {
     "copy": _copied_folder,

@@ -184,7 +184,7 @@ class Fuzz:
         outside = here / "outside"
         outside.mkdir()
         (outside / "kept").write_text("kept")
-        damage(storage, outside, case)
+        damage(storage, self.whole.storage, outside, case)
         around = everything(outside)
         SOURCES.clear()
         try:

@@ -88,6 +88,8 @@ class FileLeaseStore:
             return Owner.read(content)
         except FileNotFoundError:
             return None
+        except NotADirectoryError:
+            raise DamagedFile(f"{self.path.parent} is no folder") from None
         except (ValueError, TypeError) as error:
             raise DamagedFile(f"{self.path} is damaged: {error}") from None
 
