@@ -3,7 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
-# CI sets this to --cov --cov-report=
+# Options of pytest, as --cov for the coverage of lines. Lines that run in other processes
+# (Ray's workers, commands that a test starts) are not counted.
 MEASURED ?=
 
 .PHONY: help demo test test-products test-faults test-cluster test-fast lint format types bench lock clean
