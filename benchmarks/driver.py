@@ -5,9 +5,9 @@ search of 100 random samples in each cell. With Ray Tune, real trivial trials ru
 trials that have ended, and with all of them kept; the difference is what Tune holds of a trial.
 
 Goal: at most 15 KiB a trial beside Tune's own, and as much time for the last trials as for the first ones.
-``python -m benchmarks driver`` ends 10,000 trials without Ray and runs 2 x 5,000 with it, which takes 10 minutes: the first
-tables and the first packing, about a minute after the start, take memory once. ``python -m benchmarks.driver 10000 2000``
-takes other numbers, 0 for none.
+``python -m benchmarks driver`` ends 10,000 trials without Ray and runs 2 x 5,000 with it, which takes 10 minutes: the
+first tables and the first packing, about a minute after the start, take memory once.
+``python -m benchmarks.driver 10000 2000`` takes other numbers, 0 for none.
 """
 
 from __future__ import annotations
