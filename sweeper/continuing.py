@@ -122,7 +122,10 @@ def refuse_contradictions(
             )
     found = compare_committed(space, records, _written_first(folder))
     if found.difference is not None:
-        raise UserError(f"{name} would be continued as another sweep: {found.difference}, or give another --name")
+        whose = f" ({folder.path / 'sweep.yaml'} may be another sweep's)" if resumed else ""
+        raise UserError(
+            f"{name} would be continued as another sweep{whose}: {found.difference}, or give another --name"
+        )
     continued = _continued(name, found)
     if continued.revised is not None and not _nothing_to_run(space, folder, records, retry_failed=retry_failed):
         continued.require_nothing_to_run()

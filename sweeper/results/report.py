@@ -16,7 +16,7 @@ from sweeper.results.points import columns_judged, columns_of_replicates, points
 from sweeper.results.regrowth import allocation_texts
 from sweeper.results.retried import with_retries
 from sweeper.results.rows_of_frames import rows_of
-from sweeper.results.stored_space import WITHOUT_SPACE, StoredSpace, stored_space
+from sweeper.results.stored_space import WITHOUT_SPACE, StoredSpace, foreign_trials, stored_space
 from sweeper.results.summary import cells_of, column_of
 from sweeper.results.tables import read
 from sweeper.results.texts.mixed import mixed_data, mixed_precision
@@ -61,6 +61,7 @@ class Standing:
         driver: who runs it, or that nobody does though trials are left; empty if there is nothing to say.
         left_out: number of damaged files, whose content is not counted.
         spaceless: whether the sweep's own space is missing, so that nobody knows what is left.
+        foreign: why ``sweep.yaml`` must be another sweep's; empty if nothing says so.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Standing:
     driver: str = ""
     left_out: int = 0
     spaceless: bool = False
+    foreign: str = ""
 
     @property
     def is_driven(self) -> bool:
@@ -92,7 +94,8 @@ class Standing:
         )
         damaged = f"{self.left_out} damaged file{'s' * (self.left_out != 1)} left out" if self.left_out else ""
         spaceless = "sweep.yaml is missing" if self.spaceless else ""
-        return "; ".join(filter(None, (f"{self.name}: {cells}{trials}", damaged, spaceless, self.driver)))
+        foreign = f"sweep.yaml may be another sweep's: {self.foreign}" if self.foreign else ""
+        return "; ".join(filter(None, (f"{self.name}: {cells}{trials}", damaged, spaceless, foreign, self.driver)))
 
 
 def standing(sweep: SweepTables, space: StoredSpace | None = None) -> str:
@@ -139,8 +142,8 @@ def count(sweep: SweepTables, space: StoredSpace) -> Standing:
     left = total - done - running - failed
     driver = _driver(sweep, unfinished=space.samples is not None and left + running > 0)
     left_out = len(sweep.damaged) + (shorter_damage(sweep.path) is not None)
-    spaceless = _lacks_space(sweep, space)
-    return Standing(sweep.path.name, total, done, running, failed, left, cells, cells_done, driver, left_out, spaceless)
+    lacks = _lacks_space(sweep, space), foreign_trials(sweep, space)
+    return Standing(sweep.path.name, total, done, running, failed, left, cells, cells_done, driver, left_out, *lacks)
 
 
 def _never_run(trials: pd.DataFrame, space: StoredSpace) -> dict[str, int]:

@@ -5,7 +5,7 @@ The driver reads a space whole before it runs anything, which needs torch; a rep
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,10 @@ from sweeper.space.options.constraints import Constraint, stored_constraints
 from sweeper.space.options.objectives import Objective, stored_objectives
 from sweeper.space.options.replicates import Replicates, read_replicates
 from sweeper.space.values import mapping, plain
+from trials.dotted_paths import leaves
 from trials.errors import UserError, shown
+
+_NAMES = ("method", "dataset", "model")
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class StoredSpace:
         seeds: seeds of the confirmations.
         replicates: those of every point; None if a point is one trial.
         retries: number of times that a failed trial is run again.
+        keys: those of the cells.
+        fixed: what all trials have in common but those that confirm: numbers and names in the template, by path.
     """
 
     paths: tuple[str, ...]
@@ -57,6 +62,8 @@ class StoredSpace:
     replicates: Replicates | None = None
     partial: frozenset[str] = frozenset()
     retries: int = 0
+    keys: frozenset[str] = frozenset()
+    fixed: Mapping[str, str | float] = field(default_factory=dict)
 
     @property
     def trials_per_point(self) -> int:
@@ -113,9 +120,11 @@ def _read(document: Mapping[str, Any]) -> StoredSpace:
     samples, confirm = document.get("samples"), read_confirm(document.get("confirm"))
     if samples is not None and (not isinstance(samples, int) or isinstance(samples, bool) or samples < 1):
         raise UserError(f"samples is {shown(samples)}, but must be a whole number of at least 1")
+    cells, replicates = make_cells(grid), read_replicates(document.get("replicates"))
+    varied = {*grid, *search, *(replicates.values if replicates else ())}
     return StoredSpace(
         paths=tuple(grid),
-        cells=len(make_cells(grid)),
+        cells=len(cells),
         search=tuple(plain(search, "search")),
         conditions={path: _conditions(entry, f"search.{path}") for path, entry in search.items()},
         samples=samples,
@@ -123,10 +132,21 @@ def _read(document: Mapping[str, Any]) -> StoredSpace:
         constraints=stored_constraints(document),
         confirm=len(confirm.points()) if confirm else 0,
         seeds=confirm.seed if confirm else (),
-        replicates=read_replicates(document.get("replicates")),
+        replicates=replicates,
         retries=retries if isinstance(retries := document.get("retries", 1), int) else 1,
         partial=frozenset(path for path, axis in grid.items() if axis.when),
+        keys=frozenset(cell.key for cell in cells),
+        fixed={} if document.get("cases") or document.get("pbt") else dict(_fixed(document.get("trial"), varied)),
     )
+
+
+def _fixed(template: object, varied: Collection[str]) -> Iterator[tuple[str, str | float]]:
+    """The numbers of a template, and its method, data set and model, where neither grid nor search has other ones."""
+    for path, value in leaves(template) if isinstance(template, Mapping) else ():
+        a_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        is_varied = any(path == other or path.startswith(f"{other}.") for other in varied)
+        if not is_varied and (a_number or (path in _NAMES and isinstance(value, str))):
+            yield path, value
 
 
 def _conditions(entry: object, where: str) -> tuple[When, ...]:
@@ -134,6 +154,27 @@ def _conditions(entry: object, where: str) -> tuple[When, ...]:
     each = entry if isinstance(entry, list) else [entry]
     whens = [one.get("when") for one in each if isinstance(one, Mapping)]
     return tuple(() if when is None else read_when(when, f"{where}.when") for when in whens)
+
+
+def foreign_trials(sweep: SweepTables, space: StoredSpace) -> str:
+    """Why a sweep's space must be another sweep's, in a few words; empty if nothing says so.
+
+    A grid only grows, and what the template fixes stays as it is.
+    """
+    trials = sweep.trials[sweep.trials["cell"].notna()] if space.keys else sweep.trials[:0]
+    strangers = trials[~trials["cell"].isin(space.keys)]
+    if len(strangers):
+        trial, cell = strangers.iloc[0][["trial", "cell"]]
+        return f"trial {trial} is in cell {shown(cell)}, which it lacks"
+    trials = trials[trials["confirms"].isna()]
+    for path, value in space.fixed.items():
+        column = config_column(path)
+        if column in trials and (isinstance(value, str) or is_numeric_dtype(trials[column])):
+            others = trials[trials[column].notna() & (trials[column] != value)]
+            if len(others):
+                trial, there = others["trial"].iloc[0], others[column].tolist()[0]
+                return f"trial {trial} has {path} {shown(there)}, but it says {shown(value)}"
+    return ""
 
 
 def _require_numbers(sweep: SweepTables, space: StoredSpace) -> None:
