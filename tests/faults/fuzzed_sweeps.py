@@ -90,6 +90,9 @@ SPACES: dict[str, dict[str, Any]] = {
 OPEN = ("open",)
 """Sweeps that are left unfinished."""
 
+LEARNING = ("warm", "chosen", "repeated")
+"""Sweeps whose sampler draws by what it knows: a lost point is drawn anew as another one."""
+
 Run = Callable[[TrialConfig, Place, TrialHost], State]
 """Runs a trial: :func:`trials.running.trial.run`, or a quick stand-in."""
 
@@ -141,6 +144,8 @@ def in_place_of_ray(run: Run, runs: Callable[..., bool] = run_plan, *, shows: bo
         patch.setitem(sys.modules, stand_in.__name__, stand_in)
         patch.setattr(on_ray, "tune_run", stand_in, raising=False)
         patch.setattr(os, "fsync", lambda file: None)
+        due = progress.Progress.due
+        patch.setattr(progress.Progress, "due", lambda self: (True, due(self)[1]))  # a commit after each step
         if not shows:
             patch.setattr(concluding, "report_line", lambda path: "")
             patch.setattr(concluding, "show", lambda path, console: None)
@@ -158,8 +163,6 @@ def make_storage(storage: Path, run: Run) -> None:
     """Run every sweep of ``SPACES``, each as far as it is to go, and leave what killed processes leave."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(progress, "STOP_POLL_S", 0.0)
-        due = progress.Progress.due
-        patch.setattr(progress.Progress, "due", lambda self: (True, due(self)[1]))  # a commit after each step
         begin(storage, "searched", run, run_plan, COMPLETE, samples=2)
         for name in SPACES:
             runs, code = (run_partly, STOPPED) if name in OPEN else (run_plan, COMPLETE)
