@@ -19,7 +19,7 @@ from trials.storage import files
 from trials.storage.leases.lease import Lease
 from trials.storage.leases.owner import Owner
 from trials.storage.place import Place
-from trials.storage.sweep_path import STAGES
+from trials.storage.sweep_path import STAGES, is_sweep_name
 
 CANCEL_S = 120.0
 """Seconds to wait for a driver to stop; its trials have a minute to commit."""
@@ -32,13 +32,18 @@ def list_sweeps(storage: Place, console: Console) -> None:
 
     A sweep that cannot be read is no error of the command, which still exits with code 0.
     """
-    sweeps = [storage / name for name in files.names(storage) if name != STAGES and not name.startswith(".")]
-    found = [path for path in sweeps if (path / "trials").is_dir() or (path / "sweep.yaml").is_file()]
-    for path in found:
+    found = False
+    for path in (storage / name for name in files.names(storage) if name != STAGES and is_sweep_name(name)):
         try:
-            print_line(console, standing(read(path, rows=())))
+            if not ((path / "trials").is_dir() or (path / "sweep.yaml").is_file()):
+                continue
+            line = standing(read(path, rows=()))
         except UserError as error:
-            print_line(console, f"{path.name}: {error}")
+            line = f"{path.name}: {error}"
+        except PermissionError as error:
+            line = f"{path.name}: {error.strerror}, so this user cannot read it"
+        print_line(console, line)
+        found = True
     if not found:
         print_line(console, f"no sweeps in {storage}")
 

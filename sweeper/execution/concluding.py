@@ -11,6 +11,7 @@ from sweeper.results.report import show
 from sweeper.results.tables import compact_tables
 from sweeper.screen.activity import doing
 from sweeper.search.plan import Plan
+from trials.errors import UserError
 from trials.storage import files
 from trials.storage.outages import errs, impatient
 
@@ -22,8 +23,12 @@ def conclude(plan: Plan, console: Console, *, interrupted: bool = False) -> int:
     """
     space, folder = plan.space, plan.folder
     try:
-        with doing(console, "writing the tables"), impatient():
+        with doing(console, "packing"), impatient():
             drop_and_pack(folder, over=plan.complete)
+    except (OSError, UserError) as error:  # such as a packed file that is gone: its trials are as they were
+        console.print(f"not everything was packed ({error}); the next run goes on", markup=False)
+    try:
+        with doing(console, "writing the tables"), impatient():
             compact_tables(folder, plan.finished)
     except OSError as error:
         if not errs(error):

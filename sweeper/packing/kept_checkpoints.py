@@ -22,6 +22,7 @@ from trials.storage.outages import acting
 from trials.storage.place import Place
 from trials.storage.safe_read import read_plain
 from trials.storage.sealed import unseal_lines
+from trials.storage.sweep_path import is_sweep_name
 
 _LACKING = ("running", "failed")
 """Of points that may become complete; failed ones by ``--retry-failed``."""
@@ -112,16 +113,17 @@ def _of_populations(sweep: SweepTables, *, only_last: bool = False) -> set[str]:
 def named_trials(storage: Place) -> set[str] | None:
     """Names of trials to whose folders a ``sweep.yaml`` of the storage refers, as of ``source``.
 
-    None if a damaged one cannot say which. Raises OSError if the storage does not give one.
+    None if one that is damaged, or that this user may not read, cannot say which. Raises OSError if the storage does
+    not give one.
     """
     found: set[str] = set()
-    for name in files.names(storage):
+    for name in filter(is_sweep_name, files.names(storage)):  # others, such as lost+found, may not even be readable
         where = storage / name / SWEEP_FILE
         try:
             text = unseal_lines(read_plain(where), where)
         except (FileNotFoundError, NotADirectoryError):
             continue
-        except DamagedFile:
+        except (DamagedFile, PermissionError):
             return None
         found |= {match.decode() for match in _TRIAL_PATH.findall(text)}
     return found

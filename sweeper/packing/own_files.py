@@ -9,10 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sweeper.folder.stamps import Stamp
-from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.folder.stamps import Stamp, is_as_stamped
+from sweeper.folder.sweep_folder import SweepFolder, read_samples
 from trials.errors import DamagedFile
 from trials.storage import files
+from trials.storage.config_file import config_of
 from trials.storage.packed.packs import PackedTrial
 from trials.storage.packed.writing import ToPack
 from trials.storage.place import ObjectPath, Place
@@ -29,7 +30,7 @@ def finished_trial(folder: SweepFolder, name: str, stamp: Stamp, *, keep_checkpo
     """A trial's own files, to be packed; None if it is not finished, or not whole: then a run repairs it first.
 
     Args:
-        stamp: of its config and its state, taken before.
+        stamp: of its config and its state, taken before; nothing is packed under the stamp of older ones.
         keep_checkpoint: whether its checkpoint is packed, too; otherwise its state names none.
 
     Raises:
@@ -38,7 +39,10 @@ def finished_trial(folder: SweepFolder, name: str, stamp: Stamp, *, keep_checkpo
     trial = TrialFolder(folder.trial_folder(name))
     try:
         config, state_text = (read_plain(trial.path / file) for file in ("config.json", "state.json"))
-        state = trial.state()
+        require_config(config, trial.path)
+        state = trial.state_of(state_text)
+        if [len(config), len(state_text)] != stamp[1::2] or not is_as_stamped(trial.path, stamp):
+            return None
         if state is None or not state.finished or len(state.commits) > 1:
             return None
         tables: dict[str, tuple[str, Any]] = {}
@@ -51,10 +55,15 @@ def finished_trial(folder: SweepFolder, name: str, stamp: Stamp, *, keep_checkpo
             checkpoint = None
         elif checkpoint is not None:
             trial.read("checkpoint", checkpoint)  # raises if it is damaged
-    except (FileNotFoundError, DamagedFile):
+    except (FileNotFoundError, NotADirectoryError, DamagedFile):
         return None
     read = None if checkpoint is None else (checkpoint, partial(trial.read, "checkpoint", checkpoint))
     return ToPack(name, config, state_text, list(stamp), tables, read)
+
+
+def require_config(config: bytes, folder: Place) -> None:
+    """Check that the content of a ``config.json`` is whole. Raises DamagedFile."""
+    read_samples(config_of(config, folder).samples, folder)
 
 
 def without_checkpoints(state: State) -> State:
@@ -86,7 +95,7 @@ def packed_again(
         as_stored: whether its checkpoint stays in its archive.
 
     Raises:
-        DamagedFile: its rows or its state are damaged, or something else lies in the place of its archive.
+        DamagedFile: its rows, its state or its checkpoint are damaged.
         FileNotFoundError: its archive is gone.
     """
     tables = {table: (name, trial.table(table, name)) for table, (name, _) in trial.rows.items()}
@@ -95,17 +104,24 @@ def packed_again(
         own = TrialFolder(trial.packs.path.parent / "trials" / trial.id)
         state = own.state_text(without_checkpoints(own.state_of(state)))
     elif trial.stored is not None and not as_stored:
-        trial.require_archive()
         name = trial.stored[0]
-        checkpoint = (name, partial(_checkpoint, trial, name))
+        packed_checkpoint(trial, name)  # read anew when it is written: checkpoints may fill the memory together
+        checkpoint = (name, partial(packed_checkpoint, trial, name))
     stored = trial.stored if as_stored and keep_checkpoint else None
     return ToPack(trial.id, config or trial.config, state, list(stamp), tables, checkpoint, stored)
 
 
-def _checkpoint(trial: PackedTrial, name: str) -> bytes:
-    found = trial.checkpoint(name)
-    assert found is not None
-    return found
+def packed_checkpoint(trial: PackedTrial, name: str) -> bytes:
+    """The content of a packed trial's checkpoint, verified.
+
+    Raises:
+        DamagedFile: it is damaged, or is not there.
+        FileNotFoundError: its archive is gone.
+    """
+    content = trial.checkpoint(name)
+    if content is None or files.digest(content) not in name:
+        raise DamagedFile(f"{trial.packs.path}: the checkpoint {name} of {trial.id} is damaged")
+    return content
 
 
 def remove_own_files(folder: Place, *, keep_config: bool = False) -> None:

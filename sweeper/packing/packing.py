@@ -10,15 +10,15 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from sweeper.folder.sweep_folder import SweepFolder
-from sweeper.packing.own_files import finished_trial, packed_again, remove_own_files
+from sweeper.packing.own_files import finished_trial, packed_again, packed_checkpoint, remove_own_files, require_config
+from sweeper.packing.right_to_pack import require_right, write_manifest
 from trials.errors import DamagedFile
 from trials.storage import files
 from trials.storage.packed.manifest import FILE_NAME, PACKED, PART_TRIALS, Manifest, Part, PartFile
 from trials.storage.packed.packs import PackedTrial, Packs
-from trials.storage.packed.reading import forget_packs, packs_of
+from trials.storage.packed.reading import packs_of
 from trials.storage.packed.writing import ARCHIVE_BYTES, ARCHIVE_CHECKPOINTS, ToPack, write_part
 from trials.storage.row_schema import table_as_rows
 from trials.storage.safe_read import read_plain
@@ -65,7 +65,7 @@ def pack_finished(folder: SweepFolder, keeps: Keeps = lambda trial: True, withou
     """
     tidy(folder)
     if packs_of(folder.path, thorough=True) is None:
-        _write(folder, Manifest())  # from now on, a missing manifest is a loss
+        write_manifest(folder, Manifest(), None)  # from now on, a missing manifest is a loss
     alone, left, packed = frozenset(without), 0, 0
     stamps = {name: stamp for name, stamp in folder.stamps().items() if name not in alone}
     known = packs_of(folder.path)
@@ -103,8 +103,9 @@ def _changed(folder: SweepFolder, known: Packs, name: str, stamp: list[int]) -> 
     trial = known.find(name)
     try:
         config = read_plain(folder.trial_folder(name) / "config.json")
+        require_config(config, folder.trial_folder(name))  # else a run sets it aside, and the packed one counts
         return None if trial is None else packed_again(trial, config, stamp, as_stored=False)
-    except (FileNotFoundError, DamagedFile):
+    except (FileNotFoundError, NotADirectoryError, DamagedFile):
         return None
 
 
@@ -112,6 +113,7 @@ def _add(folder: SweepFolder, new: Sequence[ToPack]) -> int:
     """Write a part of these trials, with those of the last part if it is not full; then remove their own files."""
     known = packs_of(folder.path)
     before = known.manifest if known is not None else Manifest()
+    stored = known.stored if known is not None else None
     taken, archives, replaced = _last_part(known, {trial.id for trial in new}, PART_TRIALS - len(new))
     part = write_part(
         folder.path / PACKED,
@@ -121,10 +123,12 @@ def _add(folder: SweepFolder, new: Sequence[ToPack]) -> int:
         [number for part in replaced for number in (*part.replaces, part.number)],
     )
     parts = tuple(one for one in before.parts if one not in replaced)
-    _write(folder, Manifest((*parts, part), before.unpacked))
+    now = Manifest((*parts, part), before.unpacked)
+    write_manifest(folder, now, stored)
+    require_right(folder, now)
     for trial in new:
         remove_own_files(folder.trial_folder(trial.id))
-    _remove_unnamed(folder)
+    _remove_unnamed(folder, now)
     return len(new)
 
 
@@ -133,9 +137,10 @@ def _last_part(known: Packs | None, without: set[str], room: int) -> tuple[list[
     if known is None or not known.manifest.parts:
         return [], [], []
     last = max(known.manifest.parts, key=lambda part: part.number)
-    trials = [trial for trial in known.each() if trial.part.number == last.number and trial.id not in without]
-    if len(trials) > room or any(line for line in known.damaged):
+    names = [name for name in known.names_of(last) if name not in without]
+    if len(names) > room or any(line for line in known.damaged):
         return [], [], []
+    trials = list(known.each(names))
     full = {one.name for one in last.archives if one.entries >= ARCHIVE_CHECKPOINTS or one.size >= ARCHIVE_BYTES // 2}
     try:
         again = [
@@ -157,14 +162,16 @@ def drop_packed_checkpoints(folder: SweepFolder, keeps: Keeps) -> None:
     """
     known = packs_of(folder.path)
     for part in known.manifest.parts if known is not None else ():
+        if not part.archives:
+            continue
         assert known is not None
-        trials = [trial for trial in known.each() if trial.part.number == part.number]
+        trials = list(known.each(known.names_of(part)))
         gone = {trial.id: trial.stored[1] for trial in trials if trial.stored is not None and not keeps(trial.id)}
         if not gone:
             continue
         whole = [one for one in part.archives if one.name not in gone.values()]
         names = {one.name for one in whole}
-        with suppress(DamagedFile):
+        with suppress(DamagedFile, FileNotFoundError):
             again = [
                 packed_again(
                     trial,
@@ -180,8 +187,9 @@ def drop_packed_checkpoints(folder: SweepFolder, keeps: Keeps) -> None:
             number = now.manifest.last + 1
             instead = write_part(folder.path / PACKED, number, again, whole, [part.number])
             others = tuple(one for one in now.manifest.parts if one != part)
-            _write(folder, replace(now.manifest, parts=(*others, instead)))
-            _remove_unnamed(folder)
+            without = replace(now.manifest, parts=(*others, instead))
+            write_manifest(folder, without, now.stored)
+            _remove_unnamed(folder, without)
 
 
 def unpack(folder: SweepFolder, names: Iterable[str]) -> None:
@@ -192,7 +200,7 @@ def unpack(folder: SweepFolder, names: Iterable[str]) -> None:
     wanted = list(names)
     for trial in known.each(wanted):
         _unpack(folder, trial)
-    _leave_out(folder, known, wanted)
+    _leave_out(folder, known.manifest, known.stored, wanted)
 
 
 def _unpack(folder: SweepFolder, trial: PackedTrial) -> None:
@@ -203,13 +211,13 @@ def _unpack(folder: SweepFolder, trial: PackedTrial) -> None:
     commits = []
     for commit in state.commits if state is not None else ():
         rows = dict(commit.rows)
-        for table in commit.rows:
-            with suppress(DamagedFile):
-                found = own.table(commit, table)
-                rows[table] = own.write_rows(table, table_as_rows(found), commit.number, _attempt(state))
+        for table, name in commit.rows.items():
+            with suppress(DamagedFile, FileNotFoundError):
+                if (found := trial.table(table, name)) is not None:
+                    rows[table] = own.write_rows(table, table_as_rows(found), commit.number, _attempt(state))
         if commit.checkpoint is not None:
-            with suppress(DamagedFile):
-                own.write_file("checkpoint", commit.checkpoint, own.read("checkpoint", commit.checkpoint))
+            with suppress(DamagedFile, FileNotFoundError):
+                own.write_file("checkpoint", commit.checkpoint, packed_checkpoint(trial, commit.checkpoint))
         commits.append(replace(commit, rows=rows))
     if state is not None:
         own.write_state(replace(state, commits=tuple(commits)))
@@ -230,7 +238,8 @@ def tidy(folder: SweepFolder) -> list[str]:
     if known is None:
         return []
     if known.manifest != known.stored:
-        _write(folder, known.manifest)
+        write_manifest(folder, known.manifest, known.stored)
+    require_right(folder, known.manifest)
     lines: list[str] = []
     newer = []
     for name in files.names(folder.trials):
@@ -243,16 +252,20 @@ def tidy(folder: SweepFolder) -> list[str]:
             newer.append(name)
         else:
             remove_own_files(own.path, keep_config=_config_differs(own, trial))
-    if newer:
-        _leave_out(folder, known, newer)
-    _remove_unnamed(folder)
+    now = _leave_out(folder, known.manifest, known.manifest, newer) if newer else known.manifest
+    _remove_unnamed(folder, now)
     return lines
 
 
-def _leave_out(folder: SweepFolder, known: Packs, names: Iterable[str]) -> None:
-    """Count the own folders of trials from now on, not what is packed of them."""
-    gone = dict.fromkeys(names, known.manifest.last)
-    _write(folder, replace(known.manifest, unpacked={**known.manifest.unpacked, **gone}))
+def _leave_out(folder: SweepFolder, manifest: Manifest, stored: Manifest | None, names: Iterable[str]) -> Manifest:
+    """Count the own folders of trials from now on, not what is packed of them; return the manifest that says so.
+
+    ``stored``: what the file says, which may be older than ``manifest``.
+    """
+    gone = dict.fromkeys(names, manifest.last)
+    now = replace(manifest, unpacked={**manifest.unpacked, **gone})
+    write_manifest(folder, now, stored)
+    return now
 
 
 def _has_other_state(own: TrialFolder, trial: PackedTrial, lines: list[str]) -> bool:
@@ -286,21 +299,13 @@ def _config_differs(own: TrialFolder, trial: PackedTrial) -> bool:
         return True  # a run sets it aside
 
 
-def _write(folder: SweepFolder, manifest: Manifest) -> None:
-    manifest.write(folder.path / PACKED)
-    forget_packs(folder.path)
-
-
-def _remove_unnamed(folder: SweepFolder) -> None:
-    """Remove what no manifest names from the folder of packed files: a kill, or a part that was taken over, left it."""
-    known = packs_of(folder.path)
-    counting = known.manifest.names if known is not None else frozenset[str]()
+def _remove_unnamed(folder: SweepFolder, manifest: Manifest) -> None:
+    """Remove what the manifest does not name from the folder of packed files: a kill, or a part that was taken over,
+    left it."""
+    require_right(folder, manifest)
     for name in _packed_names(folder):
-        if name not in counting:
+        if name not in manifest.names:
             (folder.path / PACKED / name).unlink(missing_ok=True)
-    if known is None and isinstance(folder.path, Path):
-        with suppress(OSError):
-            (folder.path / PACKED).rmdir()
 
 
 def _packed_names(folder: SweepFolder) -> Iterator[str]:

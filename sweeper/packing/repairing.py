@@ -8,9 +8,10 @@ from dataclasses import replace
 
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.packing.packing import tidy, unpack
+from sweeper.packing.right_to_pack import write_manifest
 from trials.errors import DamagedFile
 from trials.storage import files
-from trials.storage.packed.manifest import PACKED, Part, PartFile, sha256_of
+from trials.storage.packed.manifest import FILE_NAME, PACKED, Manifest, Part, PartFile, sha256_of
 from trials.storage.packed.packs import PackedTrial, Packs, read_verified
 from trials.storage.packed.reading import forget_packs, packs_of
 from trials.storage.place import Place
@@ -46,11 +47,11 @@ def repair_packed(folder: SweepFolder, *, checkpoints: bool = False) -> list[str
         lines.append(f"{_put_away(folder.path / PACKED, str(damage))}: what was packed runs again")
     known = packs_of(folder.path, thorough=True)
     if known is None:
-        return lines
+        return [*lines, *_put_away_unnamed(folder, Manifest())]  # a manifest is written before the first of them
     if known.manifest_damage:
         lines.append(f"{known.manifest_damage}; written anew")
-        known.manifest.write(known.path)
-        forget_packs(folder.path)
+        write_manifest(folder, known.manifest, known.stored)
+        lines += _put_away_unnamed(folder, known.manifest)
     lost = [part for part in known.manifest.parts if not _index_is_whole(known, part, lines)]
     if lost:
         known = _without_parts(folder, known, lost)
@@ -58,6 +59,17 @@ def repair_packed(folder: SweepFolder, *, checkpoints: bool = False) -> list[str
     if damaged:
         unpack(folder, dict.fromkeys(damaged))
     return [*lines, *tidy(folder)]
+
+
+def _put_away_unnamed(folder: SweepFolder, manifest: Manifest) -> list[str]:
+    """Set aside files of parts that no index tells of any more; return a line for each. Their trials run again."""
+    lines, taken_over = [], {number for part in manifest.parts for number in part.replaces}
+    for name in files.names(folder.path / PACKED):
+        match = FILE_NAME.fullmatch(name)
+        if match is not None and name not in manifest.names and int(match["number"]) not in taken_over:
+            aside = files.set_aside(folder.path / PACKED / name).name
+            lines.append(f"{folder.path / PACKED / name} belongs to no index that can be read; set aside as {aside}")
+    return lines
 
 
 def _index_is_whole(known: Packs, part: Part, lines: list[str]) -> bool:
@@ -141,7 +153,7 @@ def _has_checkpoint(trial: PackedTrial) -> bool:
 
 
 def _of_part(known: Packs, part: Part) -> Iterator[PackedTrial]:
-    return (trial for trial in known.each() if trial.part.number == part.number)
+    return known.each(known.names_of(part))
 
 
 def _put_away(path: Place, damage: str) -> str:

@@ -12,8 +12,8 @@ from trials.frozen import SCHEMA
 from trials.storage import files
 from trials.storage.packed.reading import packed_config
 from trials.storage.place import Place
-from trials.storage.safe_read import require_own_folder
-from trials.storage.sealed import read_sealed, seal, unseal
+from trials.storage.safe_read import read_plain, require_own_folder
+from trials.storage.sealed import seal, unseal
 from trials.storage.sweep_path import STAGES, has_fixed_name
 
 CONFIG = "config.json"
@@ -59,14 +59,20 @@ def read_config(folder: Place) -> ConfigFile:
         OSError: the storage does not give it.
     """
     require_own_folder(folder)
-    path = folder / CONFIG
     try:
-        content, sealed = read_sealed(path, _OLDER)
+        text = read_plain(folder / CONFIG)
     except (FileNotFoundError, NotADirectoryError):
         packed = packed_config(folder)
         if packed is None:
             raise
-        content, sealed = unseal(packed, path, _OLDER)
+        text = packed
+    return config_of(text, folder)
+
+
+def config_of(text: bytes, folder: Place) -> ConfigFile:
+    """What the ``config.json`` of a folder says. Raises OtherTrial or DamagedFile as :func:`read_config` does."""
+    path = folder / CONFIG
+    content, sealed = unseal(text, path, _OLDER)
     if not sealed:
         content = {"id": folder.name, "samples": [], **content}
     try:

@@ -26,6 +26,11 @@ INSIDE_B = 400
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]*")
 
 
+def is_sweep_name(name: str) -> bool:
+    """Whether a folder of a storage can be a sweep's, by its name."""
+    return _NAME.fullmatch(name) is not None
+
+
 def sweep_path(storage: str, name: str, said_by: str = "--name") -> Place:
     """The folder of a sweep in a storage.
 

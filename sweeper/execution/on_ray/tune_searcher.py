@@ -306,7 +306,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
     def silent(self) -> list[str]:
         """Tune's ids of running trials without a sign of life for ``silence_limit_s``; commits that they failed."""
         limit = self.plan.space.silence_limit_s
-        if waited_s := self.storage.newly_waited_s():
+        if waited_s := self.storage.newly_waited_s() + self._tables.newly_took_s():
             self._heard = {trial_id: heard + waited_s for trial_id, heard in self._heard.items()}
         now = time.monotonic()
         found = [trial_id for trial_id, heard in self._heard.items() if limit is not None and now - heard > limit]

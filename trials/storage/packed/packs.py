@@ -18,8 +18,9 @@ from trials.storage.packed.stacked_rows import RowSpan, rows_at, shapes_of
 from trials.storage.place import Place
 from trials.storage.safe_read import ROW_BYTES, read_plain, read_range
 
-TABLES_KEPT = 12
-"""How many decoded Parquet files a process keeps of a sweep: a few megabytes each."""
+TABLES_KEPT, BYTES_KEPT = 12, 256 << 20
+"""How many decoded Parquet files a process keeps of a sweep, and how many bytes of them: a few megabytes each, unless the
+trials have very many rows. The last one stays in any case."""
 
 _DECODED = (pa.ArrowException, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError)
 """What damaged content raises where it is decoded; FileNotFoundError is told apart before."""
@@ -78,11 +79,6 @@ class PackedTrial:
         _, archive, offset, length = self.stored
         return read_range(self.packs.path / archive, offset, length)
 
-    def require_archive(self) -> None:
-        """Check that the archive of its checkpoint is there, if it has one; raises as :meth:`checkpoint` does."""
-        if self.stored is not None:
-            read_range(self.packs.path / self.stored[1], self.stored[2], 1)
-
 
 class Packs:
     """The packed trials of a sweep. Safe to use from several threads.
@@ -101,6 +97,7 @@ class Packs:
         self.damaged: list[str] = [damage] if damage else []
         self._places: dict[str, tuple[Part, int]] | None = None
         self._kept: OrderedDict[str, Any] = OrderedDict()
+        self._sizes: dict[str, int] = {}
         self._lock = threading.RLock()
 
     def names(self) -> list[str]:
@@ -114,6 +111,10 @@ class Packs:
         """A trial by its name; None if it is not packed. Raises FileNotFoundError if a file is gone."""
         place = self._found().get(trial_id)
         return None if place is None else self._trial(*place)
+
+    def names_of(self, part: Part) -> list[str]:
+        """Names of the trials that lie in a part."""
+        return [name for name, (of, _) in self._found().items() if of.number == part.number]
 
     def each(self, names: Iterable[str] | None = None) -> Iterator[PackedTrial]:
         """Trials by part, so that every file is read once; those of ``names`` that are packed, or all."""
@@ -153,8 +154,10 @@ class Packs:
         found = (table, shapes_of(table)) if file.name.startswith("rows-") else table
         with self._lock:
             self._kept[file.name] = found
-            while len(self._kept) > TABLES_KEPT:
-                self._kept.popitem(last=False)
+            self._sizes[file.name] = table.nbytes
+            while len(self._kept) > TABLES_KEPT or (len(self._kept) > 1 and sum(self._sizes.values()) > BYTES_KEPT):
+                oldest, _ = self._kept.popitem(last=False)
+                del self._sizes[oldest]
         return found
 
     def index(self, part: Part) -> Any:

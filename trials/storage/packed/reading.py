@@ -170,11 +170,12 @@ def trial_names(trials: Place) -> list[str]:
 
     What is damaged counts as not there: who reads trials says so (:func:`packed_damage`).
     """
-    return names_and_packs(trials)[0]
+    there, packs = own_names_and_packs(trials)
+    return there if packs is None else sorted(frozenset(there).union(packs.names()))
 
 
-def names_and_packs(trials: Place) -> tuple[list[str], Packs | None]:
-    """The names of :func:`trial_names`, and what is packed at that time."""
+def own_names_and_packs(trials: Place) -> tuple[list[str], Packs | None]:
+    """The names of the trials that have a folder in ``trials``, and what is packed at that time."""
     before = _packs_in(trials)
     for _ in range(LOOKS_AGAIN):
         there = files.names(trials)
@@ -182,12 +183,7 @@ def names_and_packs(trials: Place) -> tuple[list[str], Packs | None]:
         if now is before:  # nor was one unpacked meanwhile
             break
         before = now
-    if now is None:
-        return there, None
-    try:
-        return sorted(frozenset(there).union(now.names())), now
-    except FileNotFoundError:
-        return there, None
+    return there, now
 
 
 def with_packed(stamps: dict[str, list[int]], packs: Packs | None) -> dict[str, list[int]]:
