@@ -19,8 +19,8 @@ from trials.storage.place import Place
 from trials.storage.safe_read import ROW_BYTES, read_plain, read_range
 
 TABLES_KEPT, BYTES_KEPT = 12, 256 << 20
-"""How many decoded Parquet files a process keeps of a sweep, and how many bytes of them: a few megabytes each, unless the
-trials have very many rows. The last one stays in any case."""
+"""How many decoded Parquet files a process keeps of a sweep, and how many bytes of them: a few megabytes each, unless
+the trials have very many rows. The last one stays in any case."""
 
 _DECODED = (pa.ArrowException, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError)
 """What damaged content raises where it is decoded; FileNotFoundError is told apart before."""
