@@ -6,17 +6,17 @@ the manifest names them, and only then are the old ones removed. What a kill lea
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.packing.own_files import finished_trial, packed_again, packed_checkpoint, remove_own_files, require_config
 from sweeper.packing.right_to_pack import require_right, write_manifest
+from sweeper.packing.unnamed_files import put_away_unnamed, remove_unnamed
 from trials.errors import DamagedFile
 from trials.storage import files
-from trials.storage.packed.manifest import FILE_NAME, PACKED, PART_TRIALS, Manifest, Part, PartFile
+from trials.storage.packed.manifest import PACKED, PART_TRIALS, Manifest, Part, PartFile
 from trials.storage.packed.packs import PackedTrial, Packs
 from trials.storage.packed.reading import packs_of
 from trials.storage.packed.writing import ARCHIVE_BYTES, ARCHIVE_CHECKPOINTS, ToPack, write_part
@@ -26,8 +26,6 @@ from trials.storage.trial_folder import State, TrialFolder
 
 PART_BYTES = 256 << 20
 """Bytes of rows in memory from which a part takes no more trials."""
-
-_TEMPORARY = re.compile(r"\..+\.tmp")
 
 Keeps = Callable[[str], bool]
 
@@ -128,7 +126,7 @@ def _add(folder: SweepFolder, new: Sequence[ToPack]) -> int:
     require_right(folder, now)
     for trial in new:
         remove_own_files(folder.trial_folder(trial.id))
-    _remove_unnamed(folder, now)
+    remove_unnamed(folder, now)
     return len(new)
 
 
@@ -189,7 +187,7 @@ def drop_packed_checkpoints(folder: SweepFolder, keeps: Keeps) -> None:
             others = tuple(one for one in now.manifest.parts if one != part)
             without = replace(now.manifest, parts=(*others, instead))
             write_manifest(folder, without, now.stored)
-            _remove_unnamed(folder, without)
+            remove_unnamed(folder, without)
 
 
 def unpack(folder: SweepFolder, names: Iterable[str]) -> None:
@@ -237,10 +235,11 @@ def tidy(folder: SweepFolder) -> list[str]:
     known = packs_of(folder.path, thorough=True)
     if known is None:
         return []
+    lines: list[str] = []
     if known.manifest != known.stored:
         write_manifest(folder, known.manifest, known.stored)
+        lines += put_away_unnamed(folder, known.manifest) if known.manifest_damage else ()
     require_right(folder, known.manifest)
-    lines: list[str] = []
     newer = []
     for name in files.names(folder.trials):
         trial = known.find(name)
@@ -253,7 +252,7 @@ def tidy(folder: SweepFolder) -> list[str]:
         else:
             remove_own_files(own.path, keep_config=_config_differs(own, trial))
     now = _leave_out(folder, known.manifest, known.manifest, newer) if newer else known.manifest
-    _remove_unnamed(folder, now)
+    remove_unnamed(folder, now)
     return lines
 
 
@@ -297,18 +296,3 @@ def _config_differs(own: TrialFolder, trial: PackedTrial) -> bool:
         return False
     except DamagedFile:
         return True  # a run sets it aside
-
-
-def _remove_unnamed(folder: SweepFolder, manifest: Manifest) -> None:
-    """Remove what the manifest does not name from the folder of packed files: a kill, or a part that was taken over,
-    left it."""
-    require_right(folder, manifest)
-    for name in _packed_names(folder):
-        if name not in manifest.names:
-            (folder.path / PACKED / name).unlink(missing_ok=True)
-
-
-def _packed_names(folder: SweepFolder) -> Iterator[str]:
-    for name in files.names(folder.path / PACKED):
-        if FILE_NAME.fullmatch(name) or _TEMPORARY.fullmatch(name):  # others are somebody's, and stay
-            yield name

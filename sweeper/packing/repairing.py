@@ -9,9 +9,10 @@ from dataclasses import replace
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.packing.packing import tidy, unpack
 from sweeper.packing.right_to_pack import write_manifest
+from sweeper.packing.unnamed_files import put_away_unnamed
 from trials.errors import DamagedFile
 from trials.storage import files
-from trials.storage.packed.manifest import FILE_NAME, PACKED, Manifest, Part, PartFile, sha256_of
+from trials.storage.packed.manifest import PACKED, Part, PartFile, sha256_of
 from trials.storage.packed.packs import PackedTrial, Packs, read_verified
 from trials.storage.packed.reading import forget_packs, packs_of
 from trials.storage.place import Place
@@ -47,11 +48,11 @@ def repair_packed(folder: SweepFolder, *, checkpoints: bool = False) -> list[str
         lines.append(f"{_put_away(folder.path / PACKED, str(damage))}: what was packed runs again")
     known = packs_of(folder.path, thorough=True)
     if known is None:
-        return [*lines, *_put_away_unnamed(folder, Manifest())]  # a manifest is written before the first of them
+        return lines
     if known.manifest_damage:
         lines.append(f"{known.manifest_damage}; written anew")
         write_manifest(folder, known.manifest, known.stored)
-        lines += _put_away_unnamed(folder, known.manifest)
+        lines += put_away_unnamed(folder, known.manifest)
     lost = [part for part in known.manifest.parts if not _index_is_whole(known, part, lines)]
     if lost:
         known = _without_parts(folder, known, lost)
@@ -59,17 +60,6 @@ def repair_packed(folder: SweepFolder, *, checkpoints: bool = False) -> list[str
     if damaged:
         unpack(folder, dict.fromkeys(damaged))
     return [*lines, *tidy(folder)]
-
-
-def _put_away_unnamed(folder: SweepFolder, manifest: Manifest) -> list[str]:
-    """Set aside files of parts that no index tells of any more; return a line for each. Their trials run again."""
-    lines, taken_over = [], {number for part in manifest.parts for number in part.replaces}
-    for name in files.names(folder.path / PACKED):
-        match = FILE_NAME.fullmatch(name)
-        if match is not None and name not in manifest.names and int(match["number"]) not in taken_over:
-            aside = files.set_aside(folder.path / PACKED / name).name
-            lines.append(f"{folder.path / PACKED / name} belongs to no index that can be read; set aside as {aside}")
-    return lines
 
 
 def _index_is_whole(known: Packs, part: Part, lines: list[str]) -> bool:

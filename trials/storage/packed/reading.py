@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from trials.errors import DamagedFile
 from trials.storage import files
 from trials.storage.outages import errs, patiently
-from trials.storage.packed.manifest import MANIFEST, PACKED, Manifest
+from trials.storage.packed.manifest import FILE_NAME, MANIFEST, PACKED, Manifest
 from trials.storage.packed.packs import PackedTrial, Packs
 from trials.storage.packed.restoring import rebuilt, with_later
 from trials.storage.place import Place
@@ -78,6 +78,10 @@ def _without_manifest(sweep: Place, thorough: bool) -> Packs | None:
             packs = Packs(sweep / PACKED, found, line)
             _keep(sweep, None, packs)
             return packs
+        if any(map(FILE_NAME.fullmatch, files.names(sweep / PACKED))):  # the manifest was there before them
+            forget_packs(sweep)
+            where = sweep / PACKED / MANIFEST
+            return Packs(sweep / PACKED, found, f"{where} is missing, and no index beside it can be read")
     forget_packs(sweep)
     return None
 
