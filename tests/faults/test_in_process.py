@@ -300,6 +300,9 @@ def test_silence_beyond_the_limit_is_a_failure_and_late_commits_are_refused(
     assert asking.silent() == []
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + 31)
+    asking._tables._took_s = 2.0  # in which the driver packed, and heard of nobody
+    assert asking.silent() == []
+    monkeypatch.setattr(time, "monotonic", lambda: now + 33)
     assert asking.silent() == ["a"]
     assert asking.silent() == []
     asking.on_trial_complete("a", error=True)
