@@ -13,7 +13,7 @@ from sweeper.folder.stamps import Stamp, is_as_stamped
 from sweeper.folder.sweep_folder import SweepFolder, read_samples
 from trials.errors import DamagedFile
 from trials.storage import files
-from trials.storage.config_file import config_of
+from trials.storage.config_file import config_in
 from trials.storage.packed.packs import PackedTrial
 from trials.storage.packed.writing import ToPack
 from trials.storage.place import ObjectPath, Place
@@ -63,7 +63,7 @@ def finished_trial(folder: SweepFolder, name: str, stamp: Stamp, *, keep_checkpo
 
 def require_config(config: bytes, folder: Place) -> None:
     """Check that the content of a ``config.json`` is whole. Raises DamagedFile."""
-    read_samples(config_of(config, folder).samples, folder)
+    read_samples(config_in(config, folder).samples, folder)
 
 
 def without_checkpoints(state: State) -> State:
@@ -105,13 +105,13 @@ def packed_again(
         state = own.state_text(without_checkpoints(own.state_of(state)))
     elif trial.stored is not None and not as_stored:
         name = trial.stored[0]
-        packed_checkpoint(trial, name)  # read anew when it is written: checkpoints may fill the memory together
-        checkpoint = (name, partial(packed_checkpoint, trial, name))
+        verified_checkpoint(trial, name)  # read anew when it is written: checkpoints may fill the memory together
+        checkpoint = (name, partial(verified_checkpoint, trial, name))
     stored = trial.stored if as_stored and keep_checkpoint else None
     return ToPack(trial.id, config or trial.config, state, list(stamp), tables, checkpoint, stored)
 
 
-def packed_checkpoint(trial: PackedTrial, name: str) -> bytes:
+def verified_checkpoint(trial: PackedTrial, name: str) -> bytes:
     """The content of a packed trial's checkpoint, verified.
 
     Raises:

@@ -11,7 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from sweeper.folder.sweep_folder import SweepFolder
-from sweeper.packing.own_files import finished_trial, packed_again, packed_checkpoint, remove_own_files, require_config
+from sweeper.packing.own_files import (
+    finished_trial,
+    packed_again,
+    remove_own_files,
+    require_config,
+    verified_checkpoint,
+)
 from sweeper.packing.right_to_pack import require_right, write_manifest
 from sweeper.packing.unnamed_files import put_away_unnamed, remove_unnamed
 from trials.errors import DamagedFile
@@ -215,7 +221,7 @@ def _unpack(folder: SweepFolder, trial: PackedTrial) -> None:
                     rows[table] = own.write_rows(table, table_as_rows(found), commit.number, _attempt(state))
         if commit.checkpoint is not None:
             with suppress(DamagedFile, FileNotFoundError):
-                own.write_file("checkpoint", commit.checkpoint, packed_checkpoint(trial, commit.checkpoint))
+                own.write_file("checkpoint", commit.checkpoint, verified_checkpoint(trial, commit.checkpoint))
         commits.append(replace(commit, rows=rows))
     if state is not None:
         own.write_state(replace(state, commits=tuple(commits)))

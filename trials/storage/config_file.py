@@ -66,10 +66,10 @@ def read_config(folder: Place) -> ConfigFile:
         if packed is None:
             raise
         text = packed
-    return config_of(text, folder)
+    return config_in(text, folder)
 
 
-def config_of(text: bytes, folder: Place) -> ConfigFile:
+def config_in(text: bytes, folder: Place) -> ConfigFile:
     """What the ``config.json`` of a folder says. Raises OtherTrial or DamagedFile as :func:`read_config` does."""
     path = folder / CONFIG
     content, sealed = unseal(text, path, _OLDER)
