@@ -1,9 +1,14 @@
-"""Keeps Tune from holding every trial that has ended: 50 KiB each, and its lists are looked through again and again."""
+"""Trials that have ended, and Tune: it forgets them, and takes every death of their processes for one.
+
+Tune would hold each of them, 50 KiB, and look through its lists again and again.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+from ray.air.execution._internal import RayActorManager
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.progress_reporter import TrialProgressCallback
 
 ENDED_KEPT = 100
@@ -28,6 +33,27 @@ def forget_ended(tune_controller: Any) -> None:
         getattr(tune_controller, name, set()).difference_update(gone.values())
     for trial_id in gone:
         getattr(tune_controller, "_trial_metadata", {}).pop(trial_id, None)
+
+
+def know_every_death() -> None:
+    """Let Tune take every error of Ray for the death of the trial's process.
+
+    Tune knows ``RayActorError`` only. At others, such as the ``OutOfMemoryError`` of Ray's memory monitor, it ends the
+    whole run with a traceback.
+    """
+    failed = RayActorManager._actor_task_failed
+    if failed is not _task_failed:
+        _of_tune.append(failed)
+        RayActorManager._actor_task_failed = _task_failed
+
+
+def _task_failed(manager: Any, tracked_actor_task: Any, exception: Exception) -> None:
+    if isinstance(exception, RayError) and not isinstance(exception, (RayActorError, RayTaskError)):
+        exception = RayActorError(error_msg=f"{type(exception).__name__}: {exception}")
+    _of_tune[-1](manager, tracked_actor_task, exception)
+
+
+_of_tune: list[Any] = []
 
 
 class NoProgress(TrialProgressCallback):  # type: ignore[misc]  # Ray is not typed

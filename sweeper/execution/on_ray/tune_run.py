@@ -15,7 +15,7 @@ from ray import tune
 
 from sweeper.execution.live_view import LiveView
 from sweeper.execution.on_ray.callbacks import Callbacks, make_callbacks
-from sweeper.execution.on_ray.ended_trials import NoProgress
+from sweeper.execution.on_ray.ended_trials import NoProgress, know_every_death
 from sweeper.execution.on_ray.kept import connected, disconnect
 from sweeper.execution.on_ray.placement import Gate, WhenStuck
 from sweeper.execution.on_ray.requirements import Waiting, require_machines, require_room
@@ -148,6 +148,7 @@ def _fit(searcher: PlanSearcher, scratch: Path, callbacks: Sequence[tune.Callbac
         StorageError: it has erred for too long.
         KeyboardInterrupt: a signal came while it erred.
     """
+    know_every_death()
     try:
         _tuner(searcher, scratch, callbacks).fit()
     except Exception:
