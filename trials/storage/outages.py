@@ -64,7 +64,8 @@ _OF_A_STORE = re.compile(r"AWS Error|curlCode|changes faster than it can be read
 _BY_HAND_OF_A_STORE = re.compile(
     r"ACCESS_DENIED|AccessDenied|NO_SUCH_BUCKET|NoSuchBucket|INVALID_ACCESS_KEY_ID|InvalidAccessKeyId|InvalidToken|"
     r"INVALID_SIGNATURE|SIGNATURE_DOES_NOT_MATCH|SignatureDoesNotMatch|EXPIRED_TOKEN|ExpiredToken|"
-    r"INVALID_CLIENT_TOKEN_ID|UNRECOGNIZED_CLIENT|MISSING_AUTHENTICATION_TOKEN|HTTP status (400|401|403)"
+    r"INVALID_CLIENT_TOKEN_ID|UNRECOGNIZED_CLIENT|MISSING_AUTHENTICATION_TOKEN|HTTP status (301|400|401|403)|"
+    r"PermanentRedirect|REQUEST_TIME_TOO_SKEWED|RequestTimeTooSkewed"
 )
 
 _T = TypeVar("_T")

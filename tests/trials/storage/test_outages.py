@@ -97,6 +97,9 @@ def test_what_a_person_must_mend() -> None:
     assert is_by_hand(OSError(errno.EROFS, ""))
     assert is_by_hand(OSError("AWS Error ACCESS_DENIED during PutObject operation"))
     assert is_by_hand(OSError("AWS Error UNKNOWN (HTTP status 400): Unable to parse ExceptionName: ExpiredToken"))
+    assert is_by_hand(OSError("AWS Error UNKNOWN (HTTP status 301) during HeadBucket operation: No response body."))
+    assert is_by_hand(OSError("AWS Error UNKNOWN during ListObjectsV2 operation: PermanentRedirect"))
+    assert is_by_hand(OSError("AWS Error REQUEST_TIME_TOO_SKEWED during PutObject operation"))
     assert not is_by_hand(OSError(errno.EIO, ""))
     assert not is_by_hand(OSError("AWS Error UNKNOWN (HTTP status 503)"))
 
