@@ -218,7 +218,7 @@ class Outage:
         """Wait until the next try. Raises Preempted if asked to stop."""
         until = time.monotonic() + self.next_pause()
         while True:
-            if self._patience.should_stop():
+            if self._patience.should_stop() or _GIVEN_UP.get()():
                 raise Preempted from error
             left = until - time.monotonic()
             if left <= 0:
@@ -247,9 +247,14 @@ def patiently(act: Callable[[], _T], where: object, failed: Callable[[], object]
     return act() if patience is None else patience.call(act, where, failed)
 
 
-def in_this_thread() -> Callable[[Callable[..., _T]], Callable[..., _T]]:
-    """Return what makes a function wait in other threads as it would in this one."""
-    context = copy_context()
+_GIVEN_UP: ContextVar[Callable[[], bool]] = ContextVar("given_up", default=lambda: False)
+"""Whether nobody waits any more for what this thread does."""
+
+
+def in_this_thread(given_up: Callable[[], bool]) -> Callable[[Callable[..., _T]], Callable[..., _T]]:
+    """Return what makes a function wait in other threads as it would in this one, until it is ``given_up``."""
+    context, before = copy_context(), _GIVEN_UP.get()
+    context.run(_GIVEN_UP.set, lambda: given_up() or before())
     return lambda function: lambda *arguments: context.copy().run(function, *arguments)
 
 
