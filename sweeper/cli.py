@@ -69,17 +69,13 @@ def _end_by(error: OSError, *, is_run: bool) -> int:
     Raises:
         OSError: it is no error of a storage.
     """
-    from trials.storage.outages import cause_of, errs, is_by_hand
+    from trials.storage.outages import errs, is_by_hand, line_of
 
     if not errs(error):
         raise error
-    cause = cause_of(error, error.filename)
-    if is_by_hand(error) and not is_run:
-        said = f"this cannot be read or written ({cause}): have that mended, or name another place"
-        print(f"error: {said}", file=sys.stderr)
-        return WRONG_INPUT
-    print(f"error: the storage does not work ({cause})", file=sys.stderr)
-    return STORAGE
+    by_hand = is_by_hand(error) and not is_run
+    print(f"error: {line_of(error, by_hand=by_hand)}", file=sys.stderr)
+    return WRONG_INPUT if by_hand else STORAGE
 
 
 def _list_spaces(options: argparse.Namespace, console: Console) -> int:

@@ -72,15 +72,14 @@ def test_what_another_user_keeps_private_is_wrong_input(
     assert said.count("\n") == 1
 
 
+@pytest.mark.parametrize(("command", "number"), [("show", errno.EIO), ("resume", errno.EACCES)])
 def test_a_storage_that_errs_is_not_wrong_input(
-    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str, number: int, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def errs(*_: Any) -> None:
         raise OSError(number, "it errs")
 
-    monkeypatch.setitem(cli.COMMANDS, "show", errs)
     monkeypatch.setattr(cli, "_run", errs)
-    monkeypatch.setitem(cli.COMMANDS, "resume", errs)
-    for number, arguments in ((errno.EIO, ["--show", "small"]), (errno.EACCES, ["--resume", "small"])):
-        assert cli.main(arguments) == STORAGE
-        assert "the storage does not work" in capsys.readouterr().err
+    monkeypatch.setitem(cli.COMMANDS, command, errs)
+    assert cli.main([f"--{command}", "small"]) == STORAGE
+    assert capsys.readouterr().err == f"error: the storage does not work ({errno.errorcode[number]}: it errs)\n"
