@@ -9,7 +9,6 @@ import io
 import os
 import shutil
 import stat
-import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -196,21 +195,22 @@ def _is_dead(leftover: Path) -> bool:
 
 
 def _temporary(folder: Path) -> Iterator[Path]:
-    """The temporary files below a folder. Links are not followed."""
-    for around, _, names_in in os.walk(folder):
-        for found in names_in:
+    """The temporary files and folders below a folder. Links are not followed."""
+    for around, folders, names_in in os.walk(folder):
+        for found in (*folders, *names_in):
             if found.endswith(_TEMPORARY) and found.startswith("."):
                 yield Path(around, found)
 
 
 def _now_of(folder: Path) -> float:
     """The time by the clock that gives files in ``folder`` their times, as that of a file server."""
-    handle, probe = tempfile.mkstemp(prefix=".probe.", dir=folder)
+    probe = temporary_of(Path(folder, "probe"), new_token())
     try:
-        return os.fstat(handle).st_mtime
+        with probe.open("xb") as file:
+            return os.fstat(file.fileno()).st_mtime
     finally:
-        os.close(handle)
-        Path(probe).unlink()
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
 
 
 def set_aside(path: Place) -> Place:
@@ -246,9 +246,14 @@ def require_writable(folder: Place) -> None:
     """
     make_folder(folder)
     content = uuid.uuid4().hex.encode()
-    probe = folder / f".probe.{content.decode()}"
-    probe.write_bytes(content)
-    found = probe.read_bytes()
-    probe.unlink(missing_ok=True)
+    probe = folder / temporary_of(Path("probe"), new_token()).name  # a leftover, if this process is killed here
+    try:
+        probe.write_bytes(content)
+        found = probe.read_bytes()
+        probe.unlink(missing_ok=True)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+        raise
     if found != content:
         raise OSError(f"{probe} reads {found!r} where {content!r} was written")
