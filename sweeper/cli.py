@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None, *, submitted: bool = False) -> 
     """
     if arguments is None:
         return as_command(lambda: main(sys.argv[1:], submitted=submitted))
-    command = _run
+    command: Callable[[argparse.Namespace, Console], int] = _run
     try:
         options = read_options(arguments, submitted=submitted)
         given = [name for name in COMMANDS if getattr(options, name) not in (None, False)]
