@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return STORAGE_ERRS
     except KeyboardInterrupt:
-        print(STOPPED if command else f"{STOPPED}: run the same command again to continue", file=sys.stderr)
+        print("stopped" if command else "stopped: run the same command again to continue", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of standard output may have gone
         raise
@@ -48,8 +48,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {line_of(error, by_hand=by_hand)}", file=sys.stderr)
         return 2 if by_hand else STORAGE_ERRS
 
-
-STOPPED = "stopped"
 
 STORAGE_ERRS = os.EX_IOERR
 """Exit code, 74, of a command that has waited in vain for its storage."""
