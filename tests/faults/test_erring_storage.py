@@ -380,8 +380,11 @@ def test_probes_of_a_killed_driver_are_leftovers(tmp_path: Path, monkeypatch: py
     machine, pid, started, _ = new_token().split("-")
     for path in (*made, folder):
         path.rename(path.with_name(path.name.replace(f"{machine}-{pid}-{started}", f"{machine}-{2**22 + 1}-{started}")))
+    others = tmp_path / ".cache.tmp"  # of a program that keeps its own files there
+    others.mkdir()
+    os.utime(others, (time.time() - 2 * files.LEFTOVER_S,) * 2)
     files.remove_leftovers(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [others]
 
 
 def test_a_probe_on_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

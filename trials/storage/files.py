@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from trials.storage.leases.owner import has_ended, new_token
+from trials.storage.leases.owner import has_ended, is_token, new_token
 from trials.storage.outages import FULL, impatient, patiently
 from trials.storage.place import ObjectPath, Place
 from trials.storage.stored_path import StoredPath
@@ -190,15 +190,22 @@ def remove_leftovers(folder: Place, name: str | None = None) -> None:
 
 def _is_dead(leftover: Path) -> bool:
     """Whether the writer of a temporary file is known to have ended; older versions gave the number of a process."""
-    token = leftover.name.removesuffix(_TEMPORARY).rpartition(".")[2]
+    token = _token_of(leftover.name)
     return token.isdecimal() or has_ended(token)
+
+
+def _token_of(name: str) -> str:
+    return name.removesuffix(_TEMPORARY).rpartition(".")[2]
 
 
 def _temporary(folder: Path) -> Iterator[Path]:
     """The temporary files and folders below a folder. Links are not followed."""
     for around, folders, names_in in os.walk(folder):
-        for found in (*folders, *names_in):
+        for found in names_in:
             if found.endswith(_TEMPORARY) and found.startswith("."):
+                yield Path(around, found)
+        for found in folders:  # others than this project make hidden folders, too
+            if found.endswith(_TEMPORARY) and found.startswith(".") and is_token(_token_of(found)):
                 yield Path(around, found)
 
 

@@ -89,6 +89,11 @@ def new_token() -> str:
     return f"{_process(os.getpid())}-{uuid.uuid4().hex[:12]}"
 
 
+def is_token(text: str) -> bool:
+    """Whether a text has the form of :func:`new_token`."""
+    return _TOKEN.fullmatch(text) is not None
+
+
 def has_ended(token: str) -> bool:
     """Whether a token is that of a process of this machine that has ended; False if that is not known."""
     match = _TOKEN.fullmatch(token)
