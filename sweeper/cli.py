@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None, *, submitted: bool = False) -> 
     """
     if arguments is None:
         return as_command(lambda: main(sys.argv[1:], submitted=submitted))
+    command: Callable[[argparse.Namespace, Console], int] = _run
     try:
         options = read_options(arguments, submitted=submitted)
         given = [name for name in COMMANDS if getattr(options, name) not in (None, False)]
@@ -56,14 +57,25 @@ def main(arguments: Sequence[str] | None = None, *, submitted: bool = False) -> 
         print("stopped; run the same command again to resume", file=sys.stderr)
         return STOPPED
     except OSError as error:
-        from trials.storage.outages import cause_of, errs
-
         if isinstance(error, BrokenPipeError) and reader_has_gone():  # that is no storage
             return FAILURES
-        if not errs(error):
-            raise
-        print(f"error: the storage does not work ({cause_of(error, error.filename)})", file=sys.stderr)
-        return STORAGE
+        return _end_by(error, is_run=command is _run)
+
+
+def _end_by(error: OSError, *, is_run: bool) -> int:
+    """Say what could not be read or written, and return the exit code: what a person must mend is wrong input of a
+    command that runs no trials.
+
+    Raises:
+        OSError: it is no error of a storage.
+    """
+    from trials.storage.outages import errs, is_by_hand, line_of
+
+    if not errs(error):
+        raise error
+    by_hand = is_by_hand(error) and not is_run
+    print(f"error: {line_of(error, by_hand=by_hand)}", file=sys.stderr)
+    return WRONG_INPUT if by_hand else STORAGE
 
 
 def _list_spaces(options: argparse.Namespace, console: Console) -> int:

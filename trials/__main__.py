@@ -14,12 +14,13 @@ from trials.commands.profile import profile_command
 from trials.commands.run import run_config
 from trials.commands.saliency import saliency_command
 from trials.errors import StorageError, UserError
+from trials.storage.outages import errs, is_by_hand, line_of
 from trials.system.streams import as_command, last_to_the_end
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command line and return the exit code: 0 done, 1 a trial failed or has not ended, 2 wrong input, 74 the
-    storage errs.
+    storage errs, 130 stopped.
     """
     if arguments is None:
         return as_command(lambda: main(sys.argv[1:]))
@@ -35,6 +36,17 @@ def main(arguments: list[str] | None = None) -> int:
     except StorageError as error:
         print(f"error: {error}", file=sys.stderr)
         return STORAGE_ERRS
+    except KeyboardInterrupt:
+        print("stopped" if command else "stopped: run the same command again to continue", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of standard output may have gone
+        raise
+    except OSError as error:
+        if not errs(error):
+            raise
+        by_hand = is_by_hand(error)
+        print(f"error: {line_of(error, by_hand=by_hand)}", file=sys.stderr)
+        return 2 if by_hand else STORAGE_ERRS
 
 
 STORAGE_ERRS = os.EX_IOERR

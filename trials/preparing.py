@@ -37,9 +37,9 @@ def prepare(config: TrialConfig, sweep: Place, note: Callable[[str], None], othe
         UserError: the trial cannot run, its data are absent or others than those that the trials in ``sweep`` have
             used, a shared trial that it needs has another content, or the folder is a sweep's or cannot be written.
     """
-    if (sweep / "sweep.yaml").exists():
-        raise UserError(f"{sweep} is the folder of a sweep, which {sweep_command()} runs: give {other}")
     with refused_at_start(sweep.parent):
+        if (sweep / "sweep.yaml").exists():
+            raise UserError(f"{sweep} is the folder of a sweep, which {sweep_command()} runs: give {other}")
         _check_before(config, sweep, note, other)
     folder = sweep / "trials" / config.id
     try:

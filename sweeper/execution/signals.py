@@ -108,21 +108,6 @@ def interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def survive_warnings() -> Iterator[None]:
-    """Make processes started in this block ignore SIGHUP and a batch system's warnings, which all of a job get: their
-    driver still needs them to end its trials."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGHUP, *BATCH_WARNINGS)}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
-
-
-@contextmanager
 def alarms_held() -> Iterator[None]:
     """Hold back SIGALRM in this block, in this thread and in what it starts: enter it before other threads start.
 

@@ -53,9 +53,17 @@ def _require_lockable(lock: Place) -> None:
             raise UserError(f"{path} is no {kind}, so the sweep cannot be run: move it away")
     if isinstance(guard, Path) and guard.exists() and not os.access(guard, os.R_OK | os.W_OK):
         raise UserError(
-            f"{guard} cannot be written by this user, so the sweep cannot be run: its owner ({guard.owner()}) must "
+            f"{guard} cannot be written by this user, so the sweep cannot be run: its owner ({_owner_of(guard)}) must "
             "allow it, as by chmod -R g+rwX on the sweep's folder"
         )
+
+
+def _owner_of(path: Path) -> str:
+    """The name of the user who owns a file; the number of one without a name, as of another machine."""
+    try:
+        return path.owner()
+    except KeyError:
+        return f"user {path.stat().st_uid}"
 
 
 def outlive(lease: Lease, console: Console) -> bool:

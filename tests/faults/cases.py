@@ -105,7 +105,8 @@ FAULTS: dict[str, Fault] = {
         "stop request is obeyed meanwhile",
     ),
     "storage-errs": Fault(
-        "the storage errs for a while: EIO, ESTALE, EROFS, EACCES, a timeout, no locks, a store that answers 503",
+        "the storage errs for a while: EIO, ESTALE, EROFS, EACCES, a timeout, no locks, a lease's lock held for 20 s, "
+        "a store that answers 503",
         "each call is repeated with growing pauses for `storage_patience_s` (600); one line with cause and folder, and "
         "one when it works again. No retry is spent, nothing counts as damaged, silence is no failure meanwhile, and a "
         "stop request is obeyed",
@@ -116,8 +117,9 @@ FAULTS: dict[str, Fault] = {
         "machine cannot use it, that machine gets no more trials",
     ),
     "storage-refused": Fault(
-        "the storage errs at the start in a way that no waiting mends (read-only, no permission, wrong keys)",
-        "refused with one line, exit code 2",
+        "the storage errs at the start in a way that no waiting mends (read-only, no permission, wrong keys or region, "
+        "a clock that S3 refuses)",
+        "refused with one line, exit code 2; reports and other commands that run nothing, too",
     ),
     "keys-expired": Fault(
         "keys of an object store expire during a run",

@@ -14,6 +14,7 @@ import pytest
 
 from sweeper import cli
 from sweeper.execution.assigned_trial import run_assigned
+from sweeper.execution.on_ray import requirements
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.tables import compact_tables
 from sweeper.search.plan import Plan
@@ -360,6 +361,41 @@ def test_leftovers_are_removed_and_files_of_living_writers_are_not(tmp_path: Pat
     os.utime(old, (time.time() - 2 * files.LEFTOVER_S,) * 2)
     TrialFolder(tmp_path).begin()
     assert set(tmp_path.rglob("*.tmp")) == {living, elsewhere}
+
+
+@pytest.mark.fault("leftovers")
+def test_probes_of_a_killed_driver_are_leftovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Path] = []
+    monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: made.append(path))  # as a kill before it
+    files.require_writable(tmp_path)
+    files._now_of(tmp_path)
+    folder = requirements._new_folder(tmp_path)
+    monkeypatch.undo()
+    assert isinstance(folder, Path)
+    folder.mkdir()
+    (folder / "driver").write_bytes(b"driver")
+    assert set(tmp_path.iterdir()) == {*made, folder}
+    files.remove_leftovers(tmp_path)
+    assert set(tmp_path.iterdir()) == {*made, folder}  # their process lives
+    machine, pid, started, _ = new_token().split("-")
+    for path in (*made, folder):
+        path.rename(path.with_name(path.name.replace(f"{machine}-{pid}-{started}", f"{machine}-{2**22 + 1}-{started}")))
+    others = tmp_path / ".cache.tmp"  # of a program that keeps its own files there
+    others.mkdir()
+    os.utime(others, (time.time() - 2 * files.LEFTOVER_S,) * 2)
+    files.remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == [others]
+
+
+def test_a_probe_on_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> int:
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        files.require_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_names_of_temporary_files_are_never_the_same() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -120,6 +123,19 @@ def test_a_cluster_that_ray_has_noted_may_have_it_too(tmp_path: Path) -> None:
     (tmp_path / "ray" / "ray_current_cluster").write_text("10.0.0.1:6379")
     assert before_run.may_join(None)
     assert not before_run.may_join("local")
+
+
+@pytest.mark.fault("tmp-unfit")
+def test_what_another_user_keeps_private_is_no_cluster_of_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    stat = os.stat
+
+    def refused(path: Any, *arguments: Any, **options: Any) -> os.stat_result:
+        if str(path).endswith("ray_current_cluster"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", refused)
+    assert not before_run.may_join(None)
 
 
 @pytest.mark.parametrize("name", ["cuda:x", "gpu", "meta"])

@@ -14,7 +14,7 @@ from sweeper import driver
 from sweeper.before_run import refuse_ray_client
 from sweeper.cli import main
 from sweeper.execution.on_ray.shipping import MOST_CODE_B, code_copies, packages
-from sweeper.folder.driving import driving
+from sweeper.folder.driving import _require_lockable, driving
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.options import WRONG_INPUT
 from sweeper.results.tables import compact_tables
@@ -175,3 +175,16 @@ def test_a_job_uploads_the_packages_and_spaces_alone(tmp_path: Path) -> None:
     with zipfile.ZipFile(package) as found:
         files = {name for name in found.namelist() if not name.endswith("/")}
     assert files == {"sweep.py", "mine.yaml", "sweeper/__init__.py", "trials/__init__.py"}
+
+
+def test_an_owner_without_a_name_is_named_by_number(tmp_path: Path, monkeypatch: Any) -> None:
+    def unknown(_: Path) -> str:
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr(Path, "owner", unknown)
+    guard = tmp_path / "s" / "lock" / "lease.guard"
+    guard.parent.mkdir(parents=True)
+    files.create_shared(guard)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != guard)
+    with pytest.raises(UserError, match=rf"its owner \(user {os.getuid()}\) must allow it"):
+        _require_lockable(guard.parent)

@@ -95,7 +95,8 @@ def require_folder(path: Path) -> None:
     Raises:
         UserError: it cannot.
     """
-    there = next((folder for folder in (path, *path.absolute().parents) if folder.exists()), path)
+    with writing(path, "folder"):
+        there = next((folder for folder in (path, *path.absolute().parents) if folder.exists()), path)
     if not there.is_dir() or not os.access(there, os.W_OK):
         reason = "has no permission to write" if there.is_dir() else "is a file"
         raise UserError(f"--to is {str(path)!r}, but must be a folder that can be written, and {str(there)!r} {reason}")

@@ -54,7 +54,7 @@ def evaluate_command(arguments: list[str]) -> int:
         raise UserError(f"weights names {unused[0]!r}, but must name a network of the table: {', '.join(names)}")
     device = resolve_device(options.device)
     folder = options.data_dir
-    if not folder.is_dir():
+    if not _is_dir(folder):
         raise UserError(f"data-dir is '{folder}', but must be a folder with the validation images of ImageNet")
     data = load_validation(folder, crop_size=options.crop_size, resize=options.resize)
     for note in data.notes:
@@ -139,6 +139,13 @@ def _asked(options: argparse.Namespace) -> list[Asked]:
     pairs = product(options.p_prune or [0.0, 0.1, 0.2, 0.3], options.p_bern or [1.0])
     ratios = [check_ratio(Ratio(p, b, pattern, options.prune_type)) for p, b in pairs]
     return [Asked(network, ratio, {}) for network, ratio in product(options.network, ratios)]
+
+
+def _is_dir(folder: Path) -> bool:
+    try:
+        return folder.is_dir()
+    except OSError as error:
+        raise UserError(f"data-dir is '{folder}', but cannot be read ({error}): name another folder") from None
 
 
 def _numbers(text: str) -> list[float]:

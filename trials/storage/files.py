@@ -9,12 +9,11 @@ import io
 import os
 import shutil
 import stat
-import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from trials.storage.leases.owner import has_ended, new_token
+from trials.storage.leases.owner import has_ended, is_token, new_token
 from trials.storage.outages import FULL, impatient, patiently
 from trials.storage.place import ObjectPath, Place
 from trials.storage.stored_path import StoredPath
@@ -191,26 +190,34 @@ def remove_leftovers(folder: Place, name: str | None = None) -> None:
 
 def _is_dead(leftover: Path) -> bool:
     """Whether the writer of a temporary file is known to have ended; older versions gave the number of a process."""
-    token = leftover.name.removesuffix(_TEMPORARY).rpartition(".")[2]
+    token = _token_of(leftover.name)
     return token.isdecimal() or has_ended(token)
 
 
+def _token_of(name: str) -> str:
+    return name.removesuffix(_TEMPORARY).rpartition(".")[2]
+
+
 def _temporary(folder: Path) -> Iterator[Path]:
-    """The temporary files below a folder. Links are not followed."""
-    for around, _, names_in in os.walk(folder):
+    """The temporary files and folders below a folder. Links are not followed."""
+    for around, folders, names_in in os.walk(folder):
         for found in names_in:
             if found.endswith(_TEMPORARY) and found.startswith("."):
+                yield Path(around, found)
+        for found in folders:  # others than this project make hidden folders, too
+            if found.endswith(_TEMPORARY) and found.startswith(".") and is_token(_token_of(found)):
                 yield Path(around, found)
 
 
 def _now_of(folder: Path) -> float:
     """The time by the clock that gives files in ``folder`` their times, as that of a file server."""
-    handle, probe = tempfile.mkstemp(prefix=".probe.", dir=folder)
+    probe = temporary_of(Path(folder, "probe"), new_token())
     try:
-        return os.fstat(handle).st_mtime
+        with probe.open("xb") as file:
+            return os.fstat(file.fileno()).st_mtime
     finally:
-        os.close(handle)
-        Path(probe).unlink()
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
 
 
 def set_aside(path: Place) -> Place:
@@ -246,9 +253,14 @@ def require_writable(folder: Place) -> None:
     """
     make_folder(folder)
     content = uuid.uuid4().hex.encode()
-    probe = folder / f".probe.{content.decode()}"
-    probe.write_bytes(content)
-    found = probe.read_bytes()
-    probe.unlink(missing_ok=True)
+    probe = folder / temporary_of(Path("probe"), new_token()).name  # a leftover, if this process is killed here
+    try:
+        probe.write_bytes(content)
+        found = probe.read_bytes()
+        probe.unlink(missing_ok=True)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+        raise
     if found != content:
         raise OSError(f"{probe} reads {found!r} where {content!r} was written")

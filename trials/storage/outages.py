@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import errno
 import re
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
-from pathlib import Path
 from typing import TypeVar
 
 from trials.errors import Preempted, StorageError, UserError, exact, one_line
+from trials.system.machine import nearly_full
 
 STORAGE_PATIENCE_S = 600.0
 """Seconds for which a call of the storage is repeated, by default."""
@@ -33,9 +31,6 @@ ASK_EVERY_S = 0.5
 QUIET_S, LONG_S = 60.0, 10.0
 """Where a storage errs again and again, an outage that begins within so many seconds of the last one is said only when
 it is so long."""
-
-LITTLE = 2**20
-"""A disk with fewer bytes free is named as the one that may be full."""
 
 _FULL = ("ENOSPC", "EDQUOT")
 _BY_HAND = ("EROFS", "EACCES", "EPERM", "EFBIG", *_FULL)
@@ -62,9 +57,10 @@ ERRORS = BY_HAND | _numbers(_OF_THE_WAY)
 
 _OF_A_STORE = re.compile(r"AWS Error|curlCode|changes faster than it can be read")
 _BY_HAND_OF_A_STORE = re.compile(
-    r"ACCESS_DENIED|AccessDenied|NO_SUCH_BUCKET|NoSuchBucket|INVALID_ACCESS_KEY_ID|InvalidAccessKeyId|InvalidToken|"
-    r"INVALID_SIGNATURE|SIGNATURE_DOES_NOT_MATCH|SignatureDoesNotMatch|EXPIRED_TOKEN|ExpiredToken|"
-    r"INVALID_CLIENT_TOKEN_ID|UNRECOGNIZED_CLIENT|MISSING_AUTHENTICATION_TOKEN|HTTP status (400|401|403)"
+    r"access_?denied|no_?such_?bucket|invalid_?access_?key_?id|invalid_?token|invalid_?signature|expired_?token|"
+    r"signature_?does_?not_?match|invalid_?client_?token_?id|unrecognized_?client|missing_?authentication_?token|"
+    r"permanent_?redirect|request_?time_?too_?skewed|HTTP status (301|400|401|403)",
+    re.IGNORECASE,  # Arrow names what it knows, as ACCESS_DENIED, and quotes the rest
 )
 
 _T = TypeVar("_T")
@@ -90,6 +86,13 @@ def cause_of(error: OSError, where: object = None) -> str:
     name = errno.errorcode.get(error.errno or 0, "")
     text = f"{name}: {error.strerror}" if name else one_line(" ".join(str(error).split()))
     return text if where is None or str(where) in text else f"{text}, in {where}"
+
+
+def line_of(error: OSError, *, by_hand: bool) -> str:
+    """A line of a command that ends by an error of its storage, or of another place that was named, without waiting."""
+    cause = cause_of(error, error.filename)
+    refusal = f"this cannot be read or written ({cause}): have that mended, or name another place"
+    return refusal if by_hand else f"the storage does not work ({cause})"
 
 
 class StoragePatience:
@@ -217,7 +220,7 @@ class Outage:
         """Wait until the next try. Raises Preempted if asked to stop."""
         until = time.monotonic() + self.next_pause()
         while True:
-            if self._patience.should_stop():
+            if self._patience.should_stop() or _GIVEN_UP.get()():
                 raise Preempted from error
             left = until - time.monotonic()
             if left <= 0:
@@ -246,9 +249,14 @@ def patiently(act: Callable[[], _T], where: object, failed: Callable[[], object]
     return act() if patience is None else patience.call(act, where, failed)
 
 
-def in_this_thread() -> Callable[[Callable[..., _T]], Callable[..., _T]]:
-    """Return what makes a function wait in other threads as it would in this one."""
-    context = copy_context()
+_GIVEN_UP: ContextVar[Callable[[], bool]] = ContextVar("given_up", default=lambda: False)
+"""Whether nobody waits any more for what this thread does."""
+
+
+def in_this_thread(given_up: Callable[[], bool]) -> Callable[[Callable[..., _T]], Callable[..., _T]]:
+    """Return what makes a function wait in other threads as it would in this one, until it is ``given_up``."""
+    context, before = copy_context(), _GIVEN_UP.get()
+    context.run(_GIVEN_UP.set, lambda: given_up() or before())
     return lambda function: lambda *arguments: context.copy().run(function, *arguments)
 
 
@@ -314,16 +322,6 @@ def one_line_if_full(storage: object) -> Iterator[None]:
         if error.errno not in FULL:
             raise
         raise UserError(
-            f"no room to write ({error}){_nearly_full(storage)}: free space, then run the same command again; what is "
+            f"no room to write ({error}){nearly_full(storage)}: free space, then run the same command again; what is "
             "committed is kept"
         ) from None
-
-
-def _nearly_full(storage: object) -> str:
-    """The folders whose disks have next to nothing left, as part of a message."""
-    there = []
-    for folder in (storage, Path(tempfile.gettempdir())):
-        with suppress(OSError):
-            if isinstance(folder, Path) and (free := shutil.disk_usage(folder).free) < LITTLE:
-                there.append(f"{folder} has {free // 1024} KB free")
-    return "".join(f", {text}" for text in there)

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -242,14 +243,22 @@ def environment(where: Place) -> dict[str, str]:
 def each(function: Callable[[_T], R], items: Iterable[_T], where: Place) -> list[R]:
     """Apply ``function`` to every item and return the results in order; in parallel threads for an object store.
 
-    The threads wait for a store that errs as this thread would (:mod:`.outages`).
+    The threads wait for a store that errs as this thread would (:mod:`.outages`). Where one of them fails, the others
+    give up waiting; a signal waits for none of them.
     """
     if isinstance(where, Path):
         return list(map(function, items))
     from concurrent.futures import ThreadPoolExecutor  # reports of a sweep on a path do without
 
-    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-        return list(pool.map(in_this_thread()(function), items))
+    over, pool = threading.Event(), ThreadPoolExecutor(REQUESTS_AT_ONCE)
+    try:
+        found = list(pool.map(in_this_thread(over.is_set)(function), items))
+    except BaseException as error:
+        over.set()
+        pool.shutdown(wait=isinstance(error, Exception), cancel_futures=True)
+        raise
+    pool.shutdown()
+    return found
 
 
 def _client() -> Any:

@@ -67,7 +67,15 @@ def read_range(path: Place, offset: int, length: int) -> bytes:
 
 def _read_range(path: Path, offset: int, length: int) -> bytes:
     with _opened(path) as (file, _):
-        return os.pread(file, length, offset)
+        found = bytearray()
+        while len(found) < length:  # one call gives 2 GiB at most, or fewer bytes
+            part = os.pread(file, length - len(found), offset + len(found))
+            if not part:
+                break
+            if len(part) == length:
+                return part
+            found += part
+        return bytes(found)
 
 
 def _read(path: Path, most: int) -> bytes:

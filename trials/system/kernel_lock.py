@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ LOCK_POLL_S = 0.02
 LACKING = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOLCK})
 """What ``flock`` answers on file systems that have none; ENOLCK also when a server has run out of locks."""
 
-_HELD = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES})
+_HELD = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
 
 
 class FileLocked:
@@ -32,15 +33,19 @@ class FileLocked:
         self.path = path
         self._file: int | None = None
 
-    def acquire(self) -> None:
+    def acquire(self, limit_s: float = math.inf) -> None:
         """Wait until the lock is free, and take it.
 
         Raises:
-            OSError: the file cannot be opened, or its file system has no locks (``errno`` in :data:`LACKING`).
+            OSError: the file cannot be opened, its file system has no locks (``errno`` in :data:`LACKING`), or another
+                process has held the lock for ``limit_s`` (ETIMEDOUT).
         """
+        until = time.monotonic() + limit_s
         opened = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
             while not _try(opened):
+                if time.monotonic() >= until:
+                    raise OSError(errno.ETIMEDOUT, "locked by another process", str(self.path))
                 time.sleep(LOCK_POLL_S)
         except BaseException:
             os.close(opened)

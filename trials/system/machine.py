@@ -1,8 +1,13 @@
-"""How much of this machine its process may use: cores and memory, as a batch system or a container limits them."""
+"""How much of this machine its process may use: cores and memory, as a batch system or a container limits them.
+
+And which of its disks are nearly full.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +17,9 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 OWN_CGROUPS = Path("/proc/self/cgroup")
 """Which cgroups this process belongs to: lines ``0::/path`` (v2) or ``4:memory:/path`` (v1)."""
+
+LITTLE = 2**20
+"""A disk with fewer bytes free is named as the one that may be full."""
 
 
 def usable_cores() -> int:
@@ -82,3 +90,13 @@ def usable_threads() -> int:
     import torch  # here: commands that compute nothing start without it
 
     return min(torch.get_num_threads(), usable_cores())
+
+
+def nearly_full(where: object) -> str:
+    """A storage, and the temporary folder, if their disks have next to nothing left, as part of a message."""
+    there = []
+    for folder in (where, Path(tempfile.gettempdir())):
+        with suppress(OSError):
+            if isinstance(folder, Path) and (free := shutil.disk_usage(folder).free) < LITTLE:
+                there.append(f"{folder} has {free // 1024} KB free")
+    return "".join(f", {text}" for text in there)

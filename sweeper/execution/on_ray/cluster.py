@@ -12,9 +12,8 @@ import ray
 
 from sweeper.execution.on_ray.joining import cluster_to_join
 from sweeper.execution.on_ray.shipping import are_hidden, extend_python_path, shipment
-from sweeper.execution.on_ray.start_options import options_of_start
+from sweeper.execution.on_ray.start_options import options_of_start, survive_warnings
 from sweeper.execution.on_ray.token_file import make_private_tokens
-from sweeper.execution.signals import survive_warnings
 from sweeper.runtime_env import OPTION
 from sweeper.space.space import Space
 from trials.errors import UserError, one_line
@@ -52,15 +51,15 @@ def connect(
     extend_python_path()  # processes of a Ray that is started here inherit it
     make_private_tokens()
     where = cluster_to_join(address, note)
-    with survive_warnings():
-        if where is None:
+    if where is None:
+        with survive_warnings():
             _init("local", storage, plugins, runtime_env, include_dashboard=False, **options_of_start(note))
-            return True
-        try:
-            _init(where, storage, plugins, runtime_env)
-        except (ConnectionError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"the Ray cluster at {where} cannot be joined ({reason}): give another --address") from None
+        return True
+    try:
+        _init(where, storage, plugins, runtime_env)
+    except (ConnectionError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"the Ray cluster at {where} cannot be joined ({reason}): give another --address") from None
     return False
 
 

@@ -13,7 +13,6 @@ import ray
 import ray.util.client
 
 from sweeper.execution.on_ray.cluster import connect
-from sweeper.execution.signals import survive_warnings
 from trials.errors import UserError
 from trials.plugins.importing import sent
 from trials.storage.place import Place, environment
@@ -131,8 +130,7 @@ def _connect_for_good(
     starting = threading.Thread(target=keep, name="ray", daemon=True)
     starting.start()
     try:
-        with survive_warnings():  # in the main thread, whose handlers the processes inherit
-            return answer.result()
+        return answer.result()
     except KeyboardInterrupt:  # a second signal: what is still starting ends as soon as it has started
         with answered:
             unwanted.set()

@@ -23,7 +23,8 @@ from trials.errors import UserError, listed, nearest_name
 from trials.plugins.importing import admit_sent, sent
 from trials.storage import files
 from trials.storage.leases.lease_store import GUARD, require_locks
-from trials.storage.place import STORAGE_LAG_S, Place, place
+from trials.storage.leases.owner import new_token
+from trials.storage.place import STORAGE_LAG_S, ObjectPath, Place, place
 
 PROBE_S = 180.0
 """Seconds a machine may take to say whether it reaches the storage; Ray starts a worker process for that."""
@@ -127,11 +128,11 @@ def require_shared(where: Place, waiting: Waiting | None = None) -> None:
     machines = [node for node in ray.nodes() if node["Alive"]]
     if len(machines) == 1 and machines[0]["NodeID"] == ray.get_runtime_context().get_node_id():
         return  # this machine, which has just written there
-    probes = where / f"probe-{uuid.uuid4().hex[:8]}"
-    files.make_folder(probes)
-    (probes / "driver").write_bytes(b"driver")
+    probes = _new_folder(where)
     names = [node["NodeID"] for node in machines]
     try:
+        files.make_folder(probes)
+        (probes / "driver").write_bytes(b"driver")
         writers = [(node, _write_probe, [node["NodeID"]]) for node in machines]
         there = _ask_shared(where, writers, str(probes), waiting)
         last = [node["NodeID"] for node in there]
@@ -142,9 +143,17 @@ def require_shared(where: Place, waiting: Waiting | None = None) -> None:
                 raise _not_shared(where, node, f"what it writes there is not seen from here: {reason}")
     finally:
         for name in ("driver", GUARD, *names):
-            (probes / name).unlink(missing_ok=True)
-        with suppress(OSError):  # of a machine that answers although the run has stopped
+            with suppress(OSError):
+                (probes / name).unlink(missing_ok=True)
+        with suppress(OSError):  # of a machine that answers although the run has stopped: it is a leftover then
             probes.rmdir()
+
+
+def _new_folder(where: Place) -> Place:
+    """A folder for probes: on a path a temporary one, which the next run removes if this driver is killed."""
+    if isinstance(where, ObjectPath):
+        return where / f"probe-{uuid.uuid4().hex[:8]}"
+    return files.temporary_of(where / "probe", new_token())
 
 
 def require_plugins(plugins: Sequence[str], waiting: Waiting | None = None) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ray._common.utils import get_default_ray_temp_dir, get_system_memory
+from ray._private import services
 from ray._private.utils import get_num_cpus
 
 from trials.errors import UserError
 from trials.system.machine import usable_cores, usable_memory
+from trials.system.stop_signals import BATCH_WARNINGS
 
 SOCKET_B = 107
 """Most bytes of a socket's path (AF_UNIX)."""
@@ -40,6 +44,31 @@ def options_of_start(note: Callable[[str], None]) -> dict[str, Any]:
         options["_memory"] = int(MEMORY_SHARE * memory)
     folder = _temporary_folder(note)
     return options if folder is None else {**options, "_temp_dir": folder}
+
+
+@contextmanager
+def survive_warnings() -> Iterator[None]:
+    """Make processes of Ray that start in this block ignore SIGHUP and a batch system's warnings, which all of a job
+    get: their driver, which acts on them, still needs those processes to end its trials."""
+    plain = services.ConsolePopen
+
+    class Surviving(plain):  # type: ignore[misc, valid-type]  # Ray is not typed
+        """A process that ignores them; what it starts itself does, too."""
+
+        def __init__(self, *arguments: Any, preexec_fn: Callable[[], object] | None = None, **options: Any) -> None:
+            def ignore() -> None:
+                for number in (signal.SIGHUP, *BATCH_WARNINGS):
+                    signal.signal(number, signal.SIG_IGN)
+                if preexec_fn is not None:
+                    preexec_fn()
+
+            super().__init__(*arguments, preexec_fn=ignore, **options)
+
+    services.ConsolePopen = Surviving
+    try:
+        yield
+    finally:
+        services.ConsolePopen = plain
 
 
 def _temporary_folder(note: Callable[[str], None]) -> str | None:

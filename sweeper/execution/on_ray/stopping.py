@@ -42,6 +42,9 @@ GONE_AFTER = 3
 STORAGE_GRACE_S = 5.0
 """Seconds for which a driver still waits for a storage that errs, after a signal."""
 
+FIRST_PUT_PAUSE_S, LONGEST_PUT_PAUSE_S = 0.5, 5.0
+"""Pauses between tries to write the stop file double from the first to the longest."""
+
 COMMIT_S = 10.0
 """Seconds that running trials have to commit, once the head is gone."""
 
@@ -98,7 +101,7 @@ class RunSignals:
     def out_of_time(self) -> None:
         """Let running trials commit and end, since ``max_hours`` are over."""
         self._plan.stop()
-        _put_aside(self._stop_file, self._lease)
+        _put_aside(self._stop_file, self._lease, self._over)
         hours = self._plan.space.max_hours
         self._display.note(f"max_hours is {hours}: running trials commit and end; the same command resumes")
 
@@ -113,7 +116,7 @@ class RunSignals:
             return
         self.first = time.monotonic()
         self._plan.stop()
-        _put_aside(self._stop_file, self._lease)
+        _put_aside(self._stop_file, self._lease, self._over)
         self._timer.start()
         if self.head is not None:
             threading.Thread(target=self._watch, args=[self.head], daemon=True).start()
@@ -181,12 +184,22 @@ def _runs(trial: TrialFolder) -> bool:
     return True
 
 
-def _put_aside(stop_file: StopFile, lease: Lease) -> None:
-    """Ask running trials to end, from a thread, since an object store may answer late."""
+def _put_aside(stop_file: StopFile, lease: Lease, over: threading.Event) -> None:
+    """Ask running trials to end, from a thread, since an object store may answer late.
+
+    What the storage refuses, as on a full disk, is tried again until the run is ``over``.
+    """
+
+    token = lease.token
 
     def put() -> None:
-        with contextlib.suppress(OSError):  # e.g. a full disk: the trials then end with their driver
-            stop_file.put(lease.token)
+        pause_s = FIRST_PUT_PAUSE_S
+        while not over.is_set():
+            with contextlib.suppress(OSError):
+                stop_file.put(token)
+                return
+            over.wait(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PUT_PAUSE_S)
 
     threading.Thread(target=put, daemon=True).start()
 

@@ -1,13 +1,20 @@
 """Signals act once, also those that reach a handler of Ray's between the two installations of the driver's."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import pytest
 
+from sweeper.execution.on_ray import stopping
 from sweeper.execution.signals import WATCHED, alarms_held, handled
+from sweeper.execution.stop_file import StopFile
+from tests.trials.processes import wait_for
+from trials.storage.leases.lease import Lease
 
 
 @pytest.mark.usefixtures("no_stray_handlers")
@@ -75,3 +82,37 @@ def test_an_alarm_of_the_block_is_dropped_with_it() -> None:
         signal.raise_signal(signal.SIGALRM)
     assert signal.getsignal(signal.SIGALRM) == before
     assert not signal.sigpending() & {signal.SIGALRM}
+
+
+@pytest.mark.fault("storage-full")
+def test_a_stop_request_is_written_once_the_storage_takes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "FIRST_PUT_PAUSE_S", 0.01)
+    put, tries = StopFile.put, []
+
+    def full(stop_file: StopFile, token: str) -> None:
+        tries.append(token)
+        if len(tries) < 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        put(stop_file, token)
+
+    monkeypatch.setattr(StopFile, "put", full)
+    stop_file = StopFile(tmp_path / "stop")
+    with Lease(tmp_path / "lock") as lease:
+        assert lease.acquire()
+        token = lease.token
+        stopping._put_aside(stop_file, lease, threading.Event())
+    wait_for(stop_file.there, "the stop file")
+    assert (tmp_path / "stop").read_text() == token
+    assert tries == [token] * 3
+
+
+def test_a_stop_request_ends_with_its_run(tmp_path: Path) -> None:
+    stop_file, over = StopFile(tmp_path / "missing" / "stop"), threading.Event()
+    before = set(threading.enumerate())
+    stopping._put_aside(stop_file, Lease(tmp_path / "lock"), over)
+    (thread,) = set(threading.enumerate()) - before
+    thread.join(0.1)
+    assert thread.is_alive()
+    over.set()
+    thread.join(10)
+    assert not thread.is_alive()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
+from ray._private import services
 
 from sweeper.execution.on_ray import start_options
 from sweeper.execution.on_ray.start_options import SOCKET_B, options_of_start
@@ -78,3 +83,31 @@ def test_no_folder_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(UserError, match="set RAY_TMPDIR to a folder that can be written and whose path has at most 3"):
         options_of_start(pytest.fail)
     assert SOCKET_B == 107
+
+
+IGNORED = "import signal; print([signal.getsignal(n) is signal.SIG_IGN for n in (1, 10, 12, 24, 15)])"
+
+
+@pytest.mark.fault("batch-warning")
+@pytest.mark.usefixtures("no_stray_handlers")
+def test_processes_of_ray_ignore_a_warning_that_their_driver_gets() -> None:
+    before, plain = signal.getsignal(signal.SIGUSR1), services.ConsolePopen
+    came, called = [], []
+    signal.signal(signal.SIGUSR1, lambda number, _: came.append(number))
+    try:
+        with start_options.survive_warnings():
+            signal.raise_signal(signal.SIGUSR1)
+            command, read, write = [sys.executable, "-c", IGNORED], *os.pipe()
+            started = services.ConsolePopen(
+                command, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: os.write(write, b"x")
+            )
+            said, _ = started.communicate(timeout=60)
+            called.append(os.read(read, 1))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        os.close(read)
+        os.close(write)
+    assert came == [signal.SIGUSR1]
+    assert said == "[True, True, True, True, False]\n"
+    assert called == [b"x"]
+    assert services.ConsolePopen is plain

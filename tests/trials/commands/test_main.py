@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -244,3 +245,60 @@ def test_what_cannot_run_is_refused_before_anything_is_written(
     assert err.count("\n") == 1
     assert said in err
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.fault("storage-refused")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["inspect", "{private}/x"],
+        ["evaluate", "{private}/x"],
+        ["saliency", "{storage}", "--to", "{private}/x", "--no-figures"],
+        ["evaluate_pretrained", "--data-dir", "{private}/x"],
+        ["{config}", "--storage", "{storage}", "--name", "private"],
+        ["{config}", "--storage", "{private}/x"],
+    ],
+    ids=lambda arguments: arguments[0].strip("{}"),
+)
+def test_what_another_user_keeps_private_exits_with_2(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, private, stat = written(tmp_path), tmp_path / "private", os.stat
+    private.mkdir()
+
+    def refused(path: Any, *more: Any, **options: Any) -> os.stat_result:
+        if str(path).startswith(f"{private}/"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, *more, **options)
+
+    monkeypatch.setattr(os, "stat", refused)
+    monkeypatch.setattr(os, "lstat", lambda path, **options: refused(path, follow_symlinks=False, **options))
+    given = [part.format(private=private, storage=tmp_path, config=config) for part in arguments]
+    assert command.main(given) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert "Permission denied" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (OSError(errno.EIO, "it errs"), 74, "error: the storage does not work (EIO: it errs)"),
+        (KeyboardInterrupt(), 130, "stopped"),
+    ],
+    ids=["errs", "Ctrl-C"],
+)
+def test_a_command_that_cannot_go_on_says_so_in_a_line(
+    error: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ends(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setitem(command.COMMANDS, "inspect", ends)
+    monkeypatch.setattr(command, "run_config", ends)
+    assert command.main(["inspect", "x"]) == code
+    assert capsys.readouterr().err == f"{said}\n"
+    assert command.main(["config.yaml"]) == code
+    assert capsys.readouterr().err.startswith(said)

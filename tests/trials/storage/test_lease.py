@@ -17,8 +17,9 @@ import pytest
 
 from tests.trials.processes import CONTEXT, PATIENCE_S, started, wait_for
 from trials.storage import outages
+from trials.storage.leases import owner as owners
 from trials.storage.leases.lease import Lease
-from trials.storage.leases.owner import Owner
+from trials.storage.leases.owner import Owner, has_ended, new_token
 from trials.storage.outages import StoragePatience
 
 pytestmark = pytest.mark.fault("clocks-jump")
@@ -298,3 +299,32 @@ def test_a_heart_that_could_not_beat_beats_on(tmp_path: Path, monkeypatch: pytes
         assert before is not None
         wait_for(lambda: (lease.owner() or before).beat > before.beat, "a beat")
     assert not lease.lost
+
+
+def test_a_process_that_is_hidden_is_not_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As /proc mounted with ``hidepid`` hides the processes of other users."""
+
+    def hidden(pid: int) -> bytes:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", f"/proc/{pid}/stat")
+
+    living, token = Owner.me(), new_token()
+    dead = CONTEXT.Process(target=os.getpid)
+    dead.start()
+    dead.join()
+    assert dead.pid is not None
+    ended = token.replace(f"-{os.getpid()}-", f"-{dead.pid}-")
+    monkeypatch.setattr(owners, "_stat_of", hidden)
+    assert (living.surely_dead, has_ended(token)) == (False, False)
+    assert (replace(living, pid=dead.pid).surely_dead, has_ended(ended)) == (True, True)
+
+    def kill(pid: int, number: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "kill", kill)
+    assert not living.surely_dead
+
+
+def test_a_process_name_that_is_cut_within_a_character_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    living, real = Owner.me(), owners._stat_of
+    monkeypatch.setattr(owners, "_stat_of", lambda pid: real(pid).replace(b"(", b"(\xc3"))
+    assert not living.surely_dead

@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from trials.errors import Preempted, StorageError, UserError
+from tests.trials.processes import PATIENCE_S
+from trials.errors import DamagedFile, Preempted, StorageError, UserError
 from trials.storage import outages
 from trials.storage.outages import (
     StoragePatience,
@@ -22,7 +24,7 @@ from trials.storage.outages import (
     patiently,
     refused_at_start,
 )
-from trials.storage.place import as_stored, each, place
+from trials.storage.place import ObjectPath, as_stored, each, place
 from trials.storage.stored_path import StoredPath
 
 
@@ -97,6 +99,9 @@ def test_what_a_person_must_mend() -> None:
     assert is_by_hand(OSError(errno.EROFS, ""))
     assert is_by_hand(OSError("AWS Error ACCESS_DENIED during PutObject operation"))
     assert is_by_hand(OSError("AWS Error UNKNOWN (HTTP status 400): Unable to parse ExceptionName: ExpiredToken"))
+    assert is_by_hand(OSError("AWS Error UNKNOWN (HTTP status 301) during HeadBucket operation: No response body."))
+    assert is_by_hand(OSError("AWS Error UNKNOWN during ListObjectsV2 operation: PermanentRedirect"))
+    assert is_by_hand(OSError("AWS Error REQUEST_TIME_TOO_SKEWED during PutObject operation"))
     assert not is_by_hand(OSError(errno.EIO, ""))
     assert not is_by_hand(OSError("AWS Error UNKNOWN (HTTP status 503)"))
 
@@ -208,9 +213,46 @@ def test_before_it_begins_a_run_is_refused_what_a_person_must_mend() -> None:
 def test_threads_wait_as_the_one_that_started_them(tmp_path: Path) -> None:
     act = failing(3)
     with StoragePatience(Said()).active():
-        carried = in_this_thread()(lambda _: patiently(act, ""))
+        carried = in_this_thread(lambda: False)(lambda _: patiently(act, ""))
     assert carried(None) == "done"
     assert each(str, [1], tmp_path) == ["1"]
+
+
+@pytest.mark.fault("driver-signals")
+def test_a_signal_does_not_wait_for_threads_that_wait_for_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended, waiting = threading.Event(), threading.Event()
+
+    def request(item: int) -> None:
+        if item == 0:
+            assert waiting.wait(PATIENCE_S)
+            raise KeyboardInterrupt  # as a signal in the thread that waits for the answers
+        waiting.set()
+        try:
+            patiently(failing(10**9), "s3://bucket/x")
+        except Preempted:
+            ended.set()
+
+    with StoragePatience(Said()).active(), pytest.raises(KeyboardInterrupt):
+        each(request, range(2), ObjectPath("bucket/x"))
+    assert ended.wait(PATIENCE_S)
+
+
+def test_where_a_request_fails_the_others_end_before_the_error_is_raised() -> None:
+    ended: list[int] = []
+    before = set(threading.enumerate())
+
+    def request(item: int) -> None:
+        if item == 0:
+            raise DamagedFile("it is damaged")
+        try:
+            patiently(failing(10**9), "s3://bucket/x")
+        finally:
+            ended.append(item)
+
+    with StoragePatience(Said()).active(), pytest.raises(DamagedFile):
+        each(request, range(3), ObjectPath("bucket/x"))
+    assert len(ended) <= 2
+    assert set(threading.enumerate()) <= before
 
 
 def test_a_stored_path_is_the_path(tmp_path: Path) -> None:

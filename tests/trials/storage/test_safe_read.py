@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from trials.errors import DamagedFile
-from trials.storage.safe_read import read_plain, require_own_folder
+from trials.storage.safe_read import read_plain, read_range, require_own_folder
 
 pytestmark = pytest.mark.fault("no-file")
 
@@ -72,3 +72,13 @@ def test_a_folder_may_be_missing_but_nothing_else(tmp_path: Path) -> None:
     for name, said in (("link", "a link"), ("file", "a file")):
         with pytest.raises(DamagedFile, match=said):
             require_own_folder(tmp_path / name)
+
+
+def test_a_range_is_read_whole_where_a_call_gives_few_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux gives at most 2,147,479,552 bytes a call."""
+    (tmp_path / "pack").write_bytes(bytes(range(100)))
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda file, length, offset: pread(file, min(length, 7), offset))
+    assert read_range(tmp_path / "pack", 10, 50) == bytes(range(10, 60))
+    assert read_range(tmp_path / "pack", 90, 50) == bytes(range(90, 100))
+    assert read_range(tmp_path / "pack", 200, 50) == b""

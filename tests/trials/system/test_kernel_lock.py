@@ -16,9 +16,11 @@ import pytest
 from tests.trials.processes import CONTEXT, PATIENCE_S, started
 from trials.data.cache import cached, one_at_a_time
 from trials.data.raw import Arrays
-from trials.errors import DataError, StorageError, UserError
+from trials.errors import DataError, Preempted, StorageError, UserError
+from trials.storage.leases import lease_store
 from trials.storage.leases.lease import Lease
-from trials.storage.leases.lease_store import require_locks
+from trials.storage.leases.lease_store import GUARD, require_locks
+from trials.storage.outages import StoragePatience
 from trials.system.kernel_lock import FileLocked, locked
 
 
@@ -90,3 +92,28 @@ def test_decoded_images_are_not_cached_without_locks(
 def test_a_folder_of_shared_trials_holds_nothing_else_after_the_check(tmp_path: Path) -> None:
     require_locks(tmp_path / "stages")
     assert list((tmp_path / "stages").iterdir()) == []
+
+
+@pytest.mark.fault("storage-errs")
+def test_a_lease_whose_lock_is_held_for_long_is_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_store, "GUARD_S", 0.05)
+    said: list[str] = []
+    with locked(tmp_path / GUARD):
+        with pytest.raises(TimeoutError, match="locked by another process"):
+            Lease(tmp_path).acquire()
+        patience = StoragePatience(lambda text, errs: said.append(text), lambda: bool(said))
+        with patience.active(), pytest.raises(Preempted):
+            Lease(tmp_path).acquire()
+    assert said[0].startswith("the storage does not work (ETIMEDOUT: locked by another process, in ")
+    lease = Lease(tmp_path)
+    assert lease.acquire()
+    lease.release()
+
+
+def test_a_lock_that_is_refused_is_no_lock_that_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(PermissionError):
+        FileLocked(tmp_path / "lock").acquire(10)

@@ -28,6 +28,10 @@ Gone = Callable[[Owner], bool]
 GUARD = "lease.guard"
 """The file whose kernel lock is held for each change of a lease on a path."""
 
+GUARD_S = 20.0
+"""Seconds to wait for that lock, which is held for some milliseconds: a process that was stopped in between, or a file
+server that has lost its holder, then counts as a storage that errs."""
+
 LOOKS, CLAIMS_POLL_S = 20, 0.1
 """Maximum number of listings, and seconds between them, while a claimant waits for other claims to be withdrawn."""
 
@@ -65,7 +69,7 @@ class FileLeaseStore:
         files.create_shared(guard)
         lock = FileLocked(guard)
         try:
-            lock.acquire()
+            lock.acquire(GUARD_S)
         except OSError as error:
             if error.errno not in LACKING or errs(error):
                 raise

@@ -59,7 +59,7 @@ class Owner:
     @property
     def surely_dead(self) -> bool:
         """Whether the owner was a process of this host that has ended (or whose PID another process has now)."""
-        return self.near and _start_of(self.pid) != self.started
+        return self.near and _start_of(self.pid) not in (self.started, _UNKNOWN)
 
     @property
     def is_this_process(self) -> bool:
@@ -77,6 +77,9 @@ _TOKEN_OF_OWNER = re.compile(r"[\w-]{1,64}", re.ASCII)
 OWNER_KEYS = frozenset(field.name for field in fields(Owner))
 _TOKEN = re.compile(r"([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-f]{12}")
 
+_UNKNOWN = "unknown"
+"""Start time of a process that lives and of which this process may read nothing, as /proc with ``hidepid`` hides it."""
+
 
 def new_token() -> str:
     """Part of a name that no other process has, on any machine, nor this one twice.
@@ -86,12 +89,17 @@ def new_token() -> str:
     return f"{_process(os.getpid())}-{uuid.uuid4().hex[:12]}"
 
 
+def is_token(text: str) -> bool:
+    """Whether a text has the form of :func:`new_token`."""
+    return _TOKEN.fullmatch(text) is not None
+
+
 def has_ended(token: str) -> bool:
     """Whether a token is that of a process of this machine that has ended; False if that is not known."""
     match = _TOKEN.fullmatch(token)
     if match is None or not _kernel() or match[1] != _machine():
         return False
-    return _start_of(int(match[2])) != match[3]
+    return _start_of(int(match[2])) not in (match[3], _UNKNOWN)
 
 
 @functools.lru_cache(maxsize=2)  # by number: a fork is another process
@@ -116,12 +124,17 @@ def _kernel() -> str:
 
 
 def _start_of(pid: int) -> str:
-    """Start time of a process of this host; empty if there is no such process, ``unknown`` without /proc."""
+    """Start time of a process of this host; empty if there is no such process, ``unknown`` if it is hidden."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        stat = _stat_of(pid).rpartition(b")")[2].decode().split()
     except OSError:
-        return "" if Path("/proc/self").exists() or not _alive(pid) else "unknown"
+        return _UNKNOWN if _alive(pid) else ""
     return "" if stat[0] == "Z" else stat[19]
+
+
+def _stat_of(pid: int) -> bytes:
+    """What the kernel tells of a process. Its name, in parentheses, may be cut within a character."""
+    return Path(f"/proc/{pid}/stat").read_bytes()
 
 
 def _alive(pid: int) -> bool:
