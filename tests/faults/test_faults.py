@@ -183,7 +183,8 @@ def test_the_memory_monitor_of_ray_kills_workers(
     path = tmp_path / "short" / "small"
     driver = drivers.start(*arguments("short", "--set", "trial.prune.epochs=20"))
     driver.wait_until(lambda: "at most 1 at once" in driver.said, "the monitor to kill")
-    assert "Ray's memory monitor killed its process, since memory ran short on its machine (" in driver.said, driver.said
+    why = "Ray's memory monitor killed its process, since memory ran short on its machine ("
+    assert why in driver.said, driver.said
     driver.process.terminate()
     assert driver.wait() == STOPPED, driver.said
     assert {state.failures for state in states(path).values()} <= {0}
