@@ -18,6 +18,7 @@ from trials.errors import UserError
 from trials.storage import files
 from trials.storage.leases.lease import Lease
 from trials.storage.leases.owner import Owner
+from trials.storage.outages import is_by_hand
 from trials.storage.place import Place
 from trials.storage.sweep_path import STAGES, is_sweep_name
 
@@ -57,6 +58,7 @@ def watch_sweep(path: Place, console: Console, every_s: float) -> None:
 
     Raises:
         UserError: ``path`` is not a sweep's folder to begin with, or its sweep.yaml is damaged.
+        OSError: this user may not read it.
     """
     following = TablesReader(path, ROWS_SHOWN)
     with Watched(console, every_s) as watched, suppress(KeyboardInterrupt):
@@ -66,7 +68,7 @@ def watch_sweep(path: Place, console: Console, every_s: float) -> None:
                 with watched.reading() as block:
                     found = show_tables(following.read(), block)
             except (OSError, UserError) as error:
-                if not begun and isinstance(error, UserError):
+                if not begun and (isinstance(error, UserError) or is_by_hand(error)):
                     raise
                 watched.away(" ".join(str(error).split()))
             else:

@@ -175,6 +175,17 @@ def test_errors_of_reading_are_waited_for(tmp_path: Path, monkeypatch: pytest.Mo
     assert said.count("trials, 1 done") == 1  # nothing has changed
 
 
+def test_a_sweep_that_this_user_may_not_read_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    swept(tmp_path / "sweep", 1)
+
+    def read(self: TablesReader) -> None:
+        raise PermissionError(13, "Permission denied", str(tmp_path / "sweep"))
+
+    monkeypatch.setattr(TablesReader, "read", read)
+    with pytest.raises(PermissionError):
+        watched(tmp_path / "sweep", monkeypatch, [])
+
+
 def test_a_terminal_shows_what_it_has_room_for_and_prints_the_whole_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
