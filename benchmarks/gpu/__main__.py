@@ -3,7 +3,7 @@
 Writes DIR/gpu_check.json and DIR/gpu_check.md after every figure, and prints the latter at the end. Sections are
 independent (benchmarks/gpu/plan.py lists them, the most important first): an error is recorded and the next section
 runs, in a new process if the device or the process has died. A section with too little time left is recorded as
-skipped. Required packages: torch, numpy, pyarrow, filelock, pillow, scikit-learn and pydantic. It needs no network and
+skipped. Required packages: torch, numpy, pyarrow, pillow, scikit-learn and pydantic. It needs no network and
 no Ray, and changes no setting of the GPU. On a CPU it runs in a tiny size, to test the check itself.
 """
 
