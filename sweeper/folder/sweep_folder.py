@@ -22,6 +22,7 @@ from trials.storage.place import ObjectPath, Place, R, as_stored, each
 from trials.storage.safe_read import require_own_folder
 from trials.storage.sweep_path import STAGES
 from trials.storage.trial_folder import State, TrialFolder
+from trials.storage.trial_state import CHECKPOINT_NAME
 
 if TYPE_CHECKING:
     from trials.config.trial_config import TrialConfig
@@ -163,7 +164,7 @@ class SweepFolder:
         """Delete a finished trial's checkpoints, which none will continue; if its rows get damaged, it runs again."""
         folder = self.trial_folder(trial_id) / "checkpoint"
         require_own_folder(folder)
-        for name in (name for name in files.names(folder) if name.endswith(".pt")):
+        for name in filter(CHECKPOINT_NAME.fullmatch, files.names(folder)):  # others are somebody's
             (folder / name).unlink(missing_ok=True)
 
     def records(self, damaged: Callable[[str], object] = lambda line: None) -> list[Record]:

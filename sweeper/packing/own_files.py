@@ -13,7 +13,7 @@ from sweeper.folder.stamps import Stamp, is_as_stamped
 from sweeper.folder.sweep_folder import SweepFolder, read_samples
 from trials.errors import DamagedFile
 from trials.storage import files
-from trials.storage.config_file import config_in
+from trials.storage.config_file import config_in, read_config
 from trials.storage.packed.packs import PackedTrial
 from trials.storage.packed.writing import ToPack
 from trials.storage.place import ObjectPath, Place
@@ -72,11 +72,12 @@ def without_checkpoints(state: State) -> State:
 
 
 def drop_checkpoint(folder: SweepFolder, name: str) -> None:
-    """Let the state of a finished trial name no checkpoint, then delete it."""
+    """Let the state of a finished trial name no checkpoint, then delete it. What is not the sweep's trial stays."""
     trial = TrialFolder(folder.trial_folder(name))
     try:
+        read_config(trial.path)  # a copy under another name is somebody's
         state = trial.state()
-    except DamagedFile:
+    except (FileNotFoundError, NotADirectoryError, DamagedFile):
         return
     if state is None or not state.finished or not trial.state_path.exists():
         return

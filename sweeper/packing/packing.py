@@ -274,9 +274,9 @@ def _leave_out(folder: SweepFolder, manifest: Manifest, stored: Manifest | None,
 
 
 def _has_other_state(own: TrialFolder, trial: PackedTrial, lines: list[str]) -> bool:
-    """Whether a trial's folder has a state that is not the packed one: it was unpacked and has gone on since.
+    """Whether a trial's folder has a state that is later than the packed one: it was unpacked and has gone on since.
 
-    A damaged one is set aside, with a line for it.
+    A damaged one is set aside, with a line for it, and so is an older one that was put back.
     """
     try:
         here = own.state_of(read_plain(own.state_path))
@@ -286,9 +286,14 @@ def _has_other_state(own: TrialFolder, trial: PackedTrial, lines: list[str]) -> 
         lines.append(own.put_away(damage, own.state_path))
         return False
     try:
-        return _progress(here) != _progress(own.state_of(trial.state))
+        packed = own.state_of(trial.state)
     except DamagedFile:
         return True
+    if here.standing < packed.standing:
+        older = DamagedFile(f"{own.state_path} is older than what is packed of the trial")
+        lines.append(own.put_away(older, own.state_path))
+        return False
+    return _progress(here) != _progress(packed)
 
 
 def _progress(state: State) -> tuple[object, ...]:

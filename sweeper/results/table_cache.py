@@ -60,8 +60,12 @@ class TableCache:
                 manifest, _ = read_sealed(folder.tables / "manifest.json", ("schema", "columns", "tables", "trials"))
                 if (manifest["schema"], manifest["columns"]) != (TABLES_SCHEMA, digest_of_columns()):
                     return cls()
-                contents = {name: read_plain(folder.tables / f"{name}.parquet", ROW_BYTES) for name in COLUMNS}
-                if {name: files.digest(content) for name, content in contents.items()} == manifest["tables"]:
+                hashes = {name: str(manifest["tables"][name]) for name in COLUMNS}
+                contents = {
+                    name: read_plain(folder.tables / f"{name}.parquet", ROW_BYTES, digest)
+                    for name, digest in hashes.items()
+                }
+                if {name: files.digest(content) for name, content in contents.items()} == hashes:
                     tables = {name: _parquet(content) for name, content in contents.items()}
                     return cls(dict(manifest["trials"]), tables)
             except (OSError, ValueError, KeyError, TypeError, DamagedFile):
@@ -231,6 +235,8 @@ def _read_trial(path: Place, wanted: Collection[str], known: FinishedRecords | N
     except DamagedFile as damage:
         state = None
         damaged.append(str(damage))
+    if state is not None and (line := folder.outdated()) is not None:
+        damaged.append(line)
     if state is None and not damaged and files.names(path / "rows"):
         damaged.append(f"{folder.state_path} is missing, but rows are there")
     return _with_rows(path, config, samples, state, damaged, wanted)

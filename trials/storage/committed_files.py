@@ -20,7 +20,7 @@ from trials.errors import DamagedFile, one_line, shown
 from trials.storage import files
 from trials.storage.packed.reading import packed_checkpoint, packed_state, packed_table
 from trials.storage.packed.stacked_rows import RowSpan, rows_at, shapes_of, stack_rows
-from trials.storage.place import Place, as_stored
+from trials.storage.place import ObjectPath, Place, as_stored
 from trials.storage.row_schema import table_as_rows
 from trials.storage.rows import Rows
 from trials.storage.safe_read import CHECKPOINT_BYTES, ROW_BYTES, read_plain, require_own_folder
@@ -64,12 +64,50 @@ class CommittedFiles:
         try:
             require_own_folder(self.path)
             content, _ = read_sealed(self.state_path, OLDER_STATE)
-            return state_in(content, self._name)
+            own = state_in(content, self._name)
+            other = self._packed_state()
+            return own if other is None or own.standing >= other.standing else other
         except FileNotFoundError:
             packed = packed_state(self.path)
             return None if packed is None else self.state_of(packed)
         except (DamagedFile, ValueError, TypeError) as error:
             raise self._no_state(error) from None
+
+    def _packed_state(self) -> State | None:
+        """What is packed of a trial that has a state of its own, too; an object store, where that costs a request, is
+        not asked: a driver sets such a state aside."""
+        if isinstance(self.path, ObjectPath):
+            return None
+        try:
+            packed = packed_state(self.path)
+            return None if packed is None else self.state_of(packed)
+        except DamagedFile:
+            return None
+
+    def outdated(self) -> str | None:
+        """Why the trial's own state must be an older one that was put back; None if nothing says so, and of objects."""
+        if isinstance(self.path, ObjectPath):
+            return None
+        try:
+            own = self.state_of(read_plain(self.state_path))
+        except (FileNotFoundError, NotADirectoryError, DamagedFile):
+            return None
+        packed = self._packed_state()
+        if packed is not None and own.standing < packed.standing:
+            return f"{self.state_path} is older than what is packed of the trial"
+        if not own.finished and self.last_attempt() > own.attempt:
+            return f"{self.state_path} is older than the files beside it"
+        return None
+
+    def last_attempt(self) -> int:
+        """The number of the last attempt that has committed a file; 0 without any."""
+        attempts = (
+            int(match["attempt"])
+            for kind, (pattern, _) in FILE_KINDS.items()
+            for name in files.names(self.path / kind)
+            if (match := pattern.fullmatch(name.partition(".damaged")[0]))
+        )
+        return max(attempts, default=0)
 
     def state_of(self, text: bytes) -> State:
         """Return the state that a content of ``state.json`` says. Raises DamagedFile if it says none of this trial."""
@@ -137,7 +175,7 @@ class CommittedFiles:
         try:
             for folder in (self.path, path.parent):
                 require_own_folder(folder)
-            content = read_plain(path, most)
+            content = read_plain(path, most, match["hash"])
         except (FileNotFoundError, NotADirectoryError):
             found = packed_checkpoint(self.path, name) if kind == "checkpoint" else None
             if found is None:

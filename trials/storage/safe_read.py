@@ -8,6 +8,7 @@ a sweep's folder and the folder of the shared trials may themselves be links.
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import os
 import stat
@@ -28,6 +29,11 @@ ROW_BYTES = 4 << 30
 CHECKPOINT_BYTES = 64 << 30
 """Most bytes of a checkpoint."""
 
+LARGE_BYTES = 64 << 20
+"""A file with more bytes is hashed piece by piece before it is read whole, if its hash is known."""
+
+_PIECE_BYTES = 1 << 20
+
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _KINDS = {
@@ -40,10 +46,14 @@ _KINDS = {
 }
 
 
-def read_plain(path: Place, most: int = DOCUMENT_BYTES) -> bytes:
+def read_plain(path: Place, most: int = DOCUMENT_BYTES, digest: str | None = None) -> bytes:
     """Return the content of a regular file, or of an object.
 
     It never waits for a writer, as reading a named pipe would, and never reads more than ``most`` bytes.
+
+    Args:
+        digest: the first digits of the SHA-256 that the content must have. A large file with another one is not held in
+            memory, which it may fill; of a small one, and of an object, the caller checks the content.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -52,7 +62,7 @@ def read_plain(path: Place, most: int = DOCUMENT_BYTES) -> bytes:
     """
     if isinstance(path, ObjectPath):
         return path.read_bytes(most)
-    return patiently(lambda: _read(path, most), path.parent)
+    return patiently(lambda: _read(path, most, digest), path.parent)
 
 
 def read_range(path: Place, offset: int, length: int) -> bytes:
@@ -63,6 +73,14 @@ def read_range(path: Place, offset: int, length: int) -> bytes:
     if isinstance(path, ObjectPath):
         return path.read_range(offset, length)
     return patiently(lambda: _read_range(path, offset, length), path.parent)
+
+
+def _hash_of(file: int) -> str:
+    found, offset = hashlib.sha256(), 0
+    while part := os.pread(file, _PIECE_BYTES, offset):
+        found.update(part)
+        offset += len(part)
+    return found.hexdigest()
 
 
 def _read_range(path: Path, offset: int, length: int) -> bytes:
@@ -78,10 +96,12 @@ def _read_range(path: Path, offset: int, length: int) -> bytes:
         return bytes(found)
 
 
-def _read(path: Path, most: int) -> bytes:
+def _read(path: Path, most: int, digest: str | None) -> bytes:
     with _opened(path) as (file, size):
         if size > most:
             raise DamagedFile(f"{path} has {size} bytes, but may have at most {most}")
+        if digest is not None and size > LARGE_BYTES and not _hash_of(file).startswith(digest):
+            raise DamagedFile(f"{path} is damaged: its content does not match its hash")
         return io.FileIO(file, closefd=False).readall()
 
 

@@ -62,8 +62,13 @@ class TrialFolder(WrittenFiles):
             state = self.state()
         except DamagedFile:
             return self.recover()[1]
-        if state is None or not state.commits:
+        if state is None or (not state.commits and self.last_attempt() <= state.attempt):
             return []
+        if not state.finished and self.last_attempt() > state.attempt:
+            line = f"{self.state_path} is older than the files beside it: the trial goes on from them"
+            (kept, _), lines = self.recover()
+            self.write_state(kept)
+            return [line, *lines]
         last = state.commits[-1]
         whole = not any(self._rows_damage(last, table) for table in last.rows)
         if whole and not (checkpoint and self._checkpoint_damage(last)):
@@ -98,7 +103,7 @@ class TrialFolder(WrittenFiles):
         except DamagedFile as damage:
             lines.append(self.put_away(damage, self.state_path))
             state = None
-        last_attempt = self._last_attempt()
+        last_attempt = self.last_attempt()
         if state is None or state.attempt < last_attempt:  # a late writer may have overwritten its successor's state
             state = State(attempt=last_attempt, commits=tuple(self._scan()))
         for position in range(len(state.commits) - 1, -1, -1):
@@ -150,7 +155,7 @@ class TrialFolder(WrittenFiles):
                 if name not in gone:
                     lines.append(self.put_away(damage, self.path / "rows" / name))
                 gone.add(name)
-            repaired[table] = self.write_rows(table, rows.get(table, []), commit.number, self._last_attempt())
+            repaired[table] = self.write_rows(table, rows.get(table, []), commit.number, self.last_attempt())
         return replace(commit, rows=repaired)
 
     def _put_away_rows(self, commit: Commit) -> list[str]:
@@ -175,15 +180,6 @@ class TrialFolder(WrittenFiles):
                 if match and name not in named and int(match["attempt"]) <= state.attempt:
                     with suppress(IsADirectoryError, PermissionError):  # a folder of such a name is none of ours
                         (self.path / kind / name).unlink(missing_ok=True)
-
-    def _last_attempt(self) -> int:
-        attempts = (
-            int(match["attempt"])
-            for kind, (pattern, _) in FILE_KINDS.items()
-            for name in files.names(self.path / kind)
-            if (match := pattern.fullmatch(name.partition(".damaged")[0]))
-        )
-        return max(attempts, default=0)
 
     def begin(
         self, *, host: str = "", device: str = "", environment: Mapping[str, Any] | None = None, new: bool = False

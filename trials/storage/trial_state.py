@@ -74,6 +74,11 @@ class State:
         return self.status in FINISHED
 
     @property
+    def standing(self) -> tuple[int, int, bool]:
+        """Attempt, last commit, and whether it is finished: of two states of a trial, the later one has more."""
+        return self.attempt, max((commit.number for commit in self.commits), default=0), self.finished
+
+    @property
     def is_without_checkpoint(self) -> bool:
         """Whether it is finished, and its sweep has dropped its checkpoint ."""
         return self.finished and bool(self.commits) and self.commits[-1].checkpoint is None

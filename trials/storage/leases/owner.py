@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from trials.errors import shown
+
 
 @dataclass(frozen=True)
 class Owner:
@@ -47,6 +49,8 @@ class Owner:
         texts, numbers = (owner.host, owner.started, owner.token, owner.kernel), (owner.pid, owner.beat)
         if not all(isinstance(text, str) for text in texts) or not all(type(number) is int for number in numbers):
             raise TypeError(f"an owner is {document!r}")
+        if not (0 < owner.pid < 2**31 and 0 <= owner.beat < 2**63):
+            raise ValueError(f"an owner is process {shown(owner.pid)} with the heartbeat {shown(owner.beat)}")
         if not _TOKEN_OF_OWNER.fullmatch(owner.token):
             raise ValueError(f"an owner has the token {owner.token!r}")
         return owner

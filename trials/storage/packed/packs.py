@@ -229,7 +229,7 @@ def read_verified(packed: Place, file: PartFile) -> bytes:
         OSError: the storage errs (:mod:`trials.storage.outages`), which says nothing of the file.
     """
     try:
-        content = read_plain(packed / file.name, ROW_BYTES)
+        content = read_plain(packed / file.name, min(file.size, ROW_BYTES))
     except FileNotFoundError:
         raise
     except OSError as error:
