@@ -225,6 +225,10 @@ def _unpack(folder: SweepFolder, trial: PackedTrial) -> None:
         commits.append(replace(commit, rows=rows))
     if state is not None:
         own.write_state(replace(state, commits=tuple(commits)))
+    _write_config(own, trial)
+
+
+def _write_config(own: TrialFolder, trial: PackedTrial) -> None:
     if not (own.path / "config.json").exists():
         files.write(own.path / "config.json", trial.config)
 
@@ -255,6 +259,7 @@ def tidy(folder: SweepFolder) -> list[str]:
         lines += own.put_away_strangers()
         if _has_other_state(own, trial, lines):
             newer.append(name)
+            _write_config(own, trial)
         else:
             remove_own_files(own.path, keep_config=_config_differs(own, trial))
     now = _leave_out(folder, known.manifest, known.manifest, newer) if newer else known.manifest

@@ -328,3 +328,13 @@ def test_a_process_name_that_is_cut_within_a_character_is_read(monkeypatch: pyte
     living, real = Owner.me(), owners._stat_of
     monkeypatch.setattr(owners, "_stat_of", lambda pid: real(pid).replace(b"(", b"(\xc3"))
     assert not living.surely_dead
+
+
+@pytest.mark.parametrize("numbers", [{"pid": 2**31}, {"pid": 0}, {"pid": -1}, {"beat": -1}, {"beat": 2**63}])
+def test_an_owner_of_impossible_numbers_is_none(tmp_path: Path, numbers: dict[str, int]) -> None:
+    """The kernel would be asked for its process."""
+    with pytest.raises(ValueError, match="an owner is process"):
+        Owner.read({**Owner.me().document(), **numbers})
+    (tmp_path / "lock").mkdir()
+    (tmp_path / "lock" / "lease.json").write_text(json.dumps({**Owner.me().document(), **numbers}))
+    assert Lease(tmp_path / "lock").owner() is None

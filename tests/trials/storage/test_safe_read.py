@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import resource
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from trials.errors import DamagedFile
+from trials.storage import safe_read
 from trials.storage.safe_read import read_plain, read_range, require_own_folder
 
 pytestmark = pytest.mark.fault("no-file")
@@ -82,3 +85,20 @@ def test_a_range_is_read_whole_where_a_call_gives_few_bytes(tmp_path: Path, monk
     assert read_range(tmp_path / "pack", 10, 50) == bytes(range(10, 60))
     assert read_range(tmp_path / "pack", 90, 50) == bytes(range(90, 100))
     assert read_range(tmp_path / "pack", 200, 50) == b""
+
+
+def test_a_large_file_of_another_hash_is_not_held_in_memory(tmp_path: Path) -> None:
+    file = tmp_path / "000001-a1-0123456789ab.pt"
+    with file.open("wb") as written:
+        written.truncate(1 << 30)
+    began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DamagedFile, match="does not match its hash"):
+        read_plain(file, 1 << 40, "0123456789ab")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - began < 200_000  # KiB
+
+
+def test_a_large_file_of_this_hash_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(safe_read, "LARGE_BYTES", 2)
+    monkeypatch.setattr(safe_read, "_PIECE_BYTES", 3)
+    (tmp_path / "file").write_bytes(b"content")
+    assert read_plain(tmp_path / "file", digest=hashlib.sha256(b"content").hexdigest()[:12]) == b"content"
