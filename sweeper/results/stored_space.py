@@ -25,7 +25,7 @@ from sweeper.space.options.objectives import Objective, stored_objectives
 from sweeper.space.options.replicates import Replicates, read_replicates
 from sweeper.space.values import mapping, plain
 from trials.dotted_paths import leaves
-from trials.errors import UserError, shown
+from trials.errors import UserError, one_line, shown
 
 _NAMES = ("method", "dataset", "model")
 
@@ -186,7 +186,7 @@ def _same_numbers(trials: pd.DataFrame, space: StoredSpace) -> str:
     twice = numbered[numbered.duplicated(told_apart, keep=False)]
     for _, same in twice.groupby(told_apart, dropna=False, sort=False):
         (one, cell, number), other = same.iloc[0][["trial", "cell", "number"]], same["trial"].iloc[1]
-        return f"trials {one} and {other} are both sample {number}" + (f" of cell {cell}" if cell else "")
+        return f"trials {one} and {other} are both sample {number}" + (f" of cell {one_line(cell)}" if cell else "")
     return ""
 
 
