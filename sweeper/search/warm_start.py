@@ -89,8 +89,7 @@ def warm_start(
     """
     if space.from_sweep is None:
         return {}
-    known = _committed(folder)
-    _refuse_other_points(space, known, folder.path / _WARM)
+    known = _of_this_search(space, _committed(folder), folder.path / _WARM)
     new = [cell for cell in space.cells() if cell.key not in known]
     _refuse_searched_seeds(space, known)
     if not new:
@@ -160,7 +159,7 @@ def _unusable(path: Place, why: str) -> UserError:
     return UserError(f"{path} cannot be used ({why}): restore it, or move it away to read from_sweep anew")
 
 
-def _refuse_other_points(space: Space, warm: Mapping[str, WarmStart], path: Place) -> None:
+def _of_this_search(space: Space, warm: dict[str, WarmStart], path: Place) -> dict[str, WarmStart]:
     """Refuse what was written for another search. A point to try may lie outside a cell's ranges: its rest counts."""
     for cell in space.cells():
         search, found = space.search_in(cell.values), warm.get(cell.key, NO_WARM_START)
@@ -172,6 +171,7 @@ def _refuse_other_points(space: Space, warm: Mapping[str, WarmStart], path: Plac
             raise _unusable(path, f"a point has {shown(other)}, which is not searched")
         if any(len(one.values) != len(space.objectives) for one in found.observations):
             raise _unusable(path, f"observations have other than {len(space.objectives)} values, one per objective")
+    return warm
 
 
 def _read(cell: Mapping[str, Any]) -> WarmStart:
