@@ -9,6 +9,7 @@ from typing import TextIO
 from rich.console import Console
 
 from sweeper.screen.fitted_table import print_fitted
+from trials.errors import one_line
 from trials.system.streams import lasting
 
 
@@ -27,6 +28,8 @@ def print_table(
     if console.is_terminal:
         print_fitted(console, columns, left=left, keys=keys, below=below)
         return
+    columns = {one_line(name): [one_line(text) for text in texts] for name, texts in columns.items()}
+    left = {one_line(name) for name in left}
     widths = {name: max(map(len, (name, *texts))) for name, texts in columns.items()}
     lines = []
     for texts in (tuple(columns), *zip(*columns.values(), strict=True)):
@@ -35,11 +38,16 @@ def print_table(
             for text, (name, width) in zip(texts, widths.items(), strict=True)
         )
         lines.append("  ".join(aligned).rstrip())
-    print_line(console, "\n".join(lines))  # in one call: a call per line is slow for many cells
+    print_text(console, "\n".join(lines))  # in one call: a call per line is slow for many cells
 
 
 def print_line(console: Console, text: str) -> None:
-    """Print a line without wrapping or markup."""
+    """Print a line without wrapping or markup; line breaks and control characters in it become escapes."""
+    print_text(console, one_line(text))
+
+
+def print_text(console: Console, text: str) -> None:
+    """Print a text of one or more lines without wrapping or markup."""
     console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 

@@ -21,7 +21,7 @@ from sweeper.space.load import from_document, without_absent_code
 from sweeper.space.space import Space
 from trials.called import trial_command
 from trials.dotted_paths import leaves
-from trials.errors import NotAdmitted, UserError
+from trials.errors import NotAdmitted, UserError, one_line
 from trials.frozen import SCHEMA
 from trials.plugins.importing import admit_listed, sent
 from trials.plugins.source import module_of
@@ -157,7 +157,8 @@ def _written_first(folder: SweepFolder) -> frozenset[str] | None:
 def _continued(name: str, found: Compared) -> Continued:
     lines = []
     if found.unhashed:
-        lines.append(f"not known whether these have changed since {name} began: {', '.join(found.unhashed)}")
+        files = one_line(", ".join(found.unhashed))
+        lines.append(f"not known whether these have changed since {name} began: {files}")
     if found.revised is None:
         return Continued(tuple(lines))
     lines.append(f"{found.revised}: {name} is shown, but cannot be extended")

@@ -21,8 +21,15 @@ DEAD_WHERE = ("node", "machine", "card")
 """What such a record names beside type, message and traceback, if the device was that of another process."""
 
 
-class UserError(Exception):
-    """The user's input cannot be run. Commands print the message as one line and exit with code 2."""
+class _OneLine(Exception):
+    """An error whose message is one line, whatever the names and texts in it hold (:func:`one_line`)."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(one_line(arg) if isinstance(arg, str) else arg for arg in args))
+
+
+class UserError(_OneLine):
+    """The user's input cannot be run. Commands print the message, which is one line, and exit with code 2."""
 
 
 class NotAdmitted(UserError):
@@ -34,20 +41,14 @@ class AbsentCode(UserError):
 
 
 class DataError(UserError):
-    """A data set is missing, damaged, or not in the form that its name promises.
-
-    The message is one line: line breaks in names of files, columns and classes become escapes (:func:`one_line`).
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))
+    """A data set is missing, damaged, or not in the form that its name promises."""
 
 
 class AbsentData(DataError):
     """A data set is not on this machine; another machine may have it."""
 
 
-class DamagedFile(Exception):
+class DamagedFile(_OneLine):
     """A committed file is missing or no longer matches its checksum."""
 
 
@@ -136,6 +137,8 @@ def one_line(text: str) -> str:
     >>> one_line("a\nb")
     'a\\nb'
     """
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

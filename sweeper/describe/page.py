@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sweeper.console import print_line
+from sweeper.console import print_text
 
 PAGE_WIDTH = 80
 """Columns of a page; a narrower terminal has fewer."""
@@ -47,9 +47,9 @@ class Page:
         if console.is_terminal:
             console.print(f"[bold]{escape(self.title)}[/bold]")
         else:
-            print_line(console, self.title)
+            print_text(console, self.title)
         for paragraph in self.paragraphs:
-            print_line(
+            print_text(
                 console, paragraph if "\n" in paragraph or paragraph.startswith(" ") else _filled(paragraph, width)
             )
         for table in self.tables:
@@ -83,4 +83,4 @@ def _print_plain(table: PageTable, console: Console, width: int) -> None:
         else:
             lines.append(f"  {name.ljust(margin)}  {wrapped[0]}".rstrip())
         lines += [f"  {' ' * margin}  {line}" for line in wrapped[1:]]
-    print_line(console, "\n".join(lines))
+    print_text(console, "\n".join(lines))

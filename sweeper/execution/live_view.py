@@ -26,6 +26,7 @@ from sweeper.console import NotebookConsole
 from sweeper.execution.notebook_panel import NotebookPanel
 from sweeper.screen.activity import REFRESHES_PER_SECOND, spinner_of
 from sweeper.screen.trial_panel import TrialPanel
+from trials.errors import one_line
 from trials.storage.rows import FINISHED
 
 CELLS_SHOWN = 12
@@ -254,6 +255,7 @@ class LiveView:
 
     def _say(self, text: str) -> None:
         """Print a line. Streams are not reentrant: a signal handler's line waits until the current one is printed."""
+        text = one_line(text)
         if isinstance(self._live, NotebookPanel):
             self._live.note(text)
             return

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from trials.errors import DamagedFile
+from trials.errors import DamagedFile, one_line
 from trials.storage import files
 from trials.storage.place import Place
 from trials.storage.sealed import read_sealed, seal
@@ -29,7 +29,7 @@ class ShorterSearch:
     over: bool = True
 
     def __str__(self) -> str:
-        return f"after {self.samples} sample{'s' * (self.samples != 1)}: {self.why}"
+        return f"after {self.samples} sample{'s' * (self.samples != 1)}: {one_line(str(self.why))}"
 
 
 def write_shorter(folder: Place, found: Mapping[str, ShorterSearch]) -> None:

@@ -5,12 +5,12 @@ Its last line is a checksum of all lines before. A file of an older version has 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
 
-from trials.errors import DamagedFile, UserError, one_line
+from trials.errors import DamagedFile, UserError, one_line, shown
 from trials.storage import files
 from trials.storage.outages import errs, in_a_run
 from trials.storage.place import Place
@@ -43,7 +43,41 @@ def read_documents(path: Place) -> list[dict[str, Any]]:
         raise UserError(f"{path} is damaged ({one_line(' '.join(str(error).split()))[:300]}): {_RESTORE}") from None
     if not found:
         raise UserError(f"{path} is damaged (it holds no document): {_RESTORE}")
+    for document in found:
+        _require_form(document, path)
     return found
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _holds_text(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, (*value, *value.values())))
+
+
+def _is_data(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(used, dict) for used in value)
+
+
+_FORMS: dict[str, tuple[Callable[[object], bool], str]] = {
+    "schema": (lambda value: type(value) is int, "a whole number"),
+    "data": (_is_data, "a list of data sets"),
+    "versions": (_holds_text, "a version for each library"),
+    "commit": (_is_text, "text"),
+    "command": (_is_text, "text"),
+    "plugins": (_holds_text, "a digest for each plug-in"),
+}
+"""What a document has beside its space, which its readers check; older versions wrote less of it."""
+
+
+def _require_form(document: object, path: Place) -> None:
+    if not isinstance(document, dict) or not all(map(_is_text, document)):
+        raise UserError(f"{path} is damaged (it holds {shown(document)}, which is no mapping by name): {_RESTORE}")
+    for name, (fits, form) in _FORMS.items():
+        value = document.get(name)
+        if value is not None and not fits(value):
+            raise UserError(f"{path} is damaged ({name} is {shown(value)}, but must be {form}): {_RESTORE}")
 
 
 def append_document(path: Place, document: Mapping[str, Any]) -> None:

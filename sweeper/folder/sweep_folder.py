@@ -49,6 +49,8 @@ class Sample:
     stopped: int | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.cell, str) or type(self.number) is not int:
+            raise TypeError(f"a sample has cell {self.cell!r} and number {self.number!r}")
         own = (self.attrs.get(key, {}) for key in ("pbt", "confirm", "replicate", "pruner"))
         for part in (self.grid, self.params, self.attrs, *own):
             if not isinstance(part, Mapping):

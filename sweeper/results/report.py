@@ -61,7 +61,7 @@ class Standing:
         driver: who runs it, or that nobody does though trials are left; empty if there is nothing to say.
         left_out: number of damaged files, whose content is not counted.
         spaceless: whether the sweep's own space is missing, so that nobody knows what is left.
-        foreign: why ``sweep.yaml`` must be another sweep's; empty if nothing says so.
+        foreign: why ``sweep.yaml`` or trials must be another sweep's; empty if nothing says so.
     """
 
     name: str
@@ -94,7 +94,7 @@ class Standing:
         )
         damaged = f"{self.left_out} damaged file{'s' * (self.left_out != 1)} left out" if self.left_out else ""
         spaceless = "sweep.yaml is missing" if self.spaceless else ""
-        foreign = f"sweep.yaml may be another sweep's: {self.foreign}" if self.foreign else ""
+        foreign = f"sweep.yaml or trials may be another sweep's: {self.foreign}" if self.foreign else ""
         return "; ".join(filter(None, (f"{self.name}: {cells}{trials}", damaged, spaceless, foreign, self.driver)))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from sweeper.columns import config_column
@@ -24,7 +25,7 @@ from sweeper.space.options.objectives import Objective, stored_objectives
 from sweeper.space.options.replicates import Replicates, read_replicates
 from sweeper.space.values import mapping, plain
 from trials.dotted_paths import leaves
-from trials.errors import UserError, shown
+from trials.errors import UserError, one_line, shown
 
 _NAMES = ("method", "dataset", "model")
 
@@ -157,9 +158,9 @@ def _conditions(entry: object, where: str) -> tuple[When, ...]:
 
 
 def foreign_trials(sweep: SweepTables, space: StoredSpace) -> str:
-    """Why a sweep's space must be another sweep's, in a few words; empty if nothing says so.
+    """Why a sweep's space, or some of its trials, must be another sweep's, in a few words; empty if nothing says so.
 
-    A grid only grows, and what the template fixes stays as it is.
+    A grid only grows, what the template fixes stays as it is, and a search gives each of its numbers to one trial.
     """
     trials = sweep.trials[sweep.trials["cell"].notna()] if space.keys else sweep.trials[:0]
     strangers = trials[~trials["cell"].isin(space.keys)]
@@ -174,6 +175,18 @@ def foreign_trials(sweep: SweepTables, space: StoredSpace) -> str:
             if len(others):
                 trial, there = others["trial"].iloc[0], others[column].tolist()[0]
                 return f"trial {trial} has {path} {shown(there)}, but it says {shown(value)}"
+    return _same_numbers(trials, space)
+
+
+def _same_numbers(trials: pd.DataFrame, space: StoredSpace) -> str:
+    """The first two trials of the search, without confirmations, that are the same sample."""
+    replicated = map(config_column, space.replicates.values if space.replicates else ())
+    told_apart = ["cell", "number", *(column for column in replicated if column in trials)]
+    numbered = trials[trials["number"].notna()]
+    twice = numbered[numbered.duplicated(told_apart, keep=False)]
+    for _, same in twice.groupby(told_apart, dropna=False, sort=False):
+        (one, cell, number), other = same.iloc[0][["trial", "cell", "number"]], same["trial"].iloc[1]
+        return f"trials {one} and {other} are both sample {number}" + (f" of cell {one_line(cell)}" if cell else "")
     return ""
 
 

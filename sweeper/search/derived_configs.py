@@ -90,6 +90,7 @@ def _derived(space: Space, records: Mapping[str, Record]) -> Iterator[tuple[Reco
     order = in_search_order(records)
     cells = {cell.key: cell for cell in space.cells()}
     lineages = _Lineages(space, (records[trial_id].samples[place] for trial_id, place in order), cells)
+    numbered = _Numbered(space)
     for trial_id, place in order:
         record = records[trial_id]
         sample = record.samples[place]
@@ -103,6 +104,7 @@ def _derived(space: Space, records: Mapping[str, Record]) -> Iterator[tuple[Reco
             )
         _require_confirmed(space, record, sample)
         _require_replicate(space, record, sample)
+        numbered.require_own(record, sample)
         try:
             config = lineages.config(cell, sample)
         except UserError as error:
@@ -130,6 +132,34 @@ def _require_replicate(space: Space, record: Record, sample: Sample) -> None:
             which = ", ".join(f"{path}={value}" for path, value in values.items()) or "no replicate"
             raise _Differs(
                 f"{record.id} was made as {which} of its point, but replicates has no such value: restore it"
+            )
+
+
+class _Numbered:
+    """The numbers that samples have had, to tell trials that were copied here from another sweep."""
+
+    def __init__(self, space: Space) -> None:
+        self._most = space.samples
+        self._at: tuple[str, int] | None = None
+        self._of: dict[str, Record] = {}  # by what tells samples of this number apart
+
+    def require_own(self, record: Record, sample: Sample) -> None:
+        """Raises _Differs if the search has no such number, or has given it to another trial. Call in their order."""
+        at = f" of cell {sample.cell}" if sample.cell else ""
+        if sample.number not in range(self._most):
+            raise _Differs(
+                f"{record.folder.path} is sample {sample.number}{at}, but samples is {self._most}: "
+                "move the folder of a trial that is another sweep's away"
+            )
+        if self._at != (sample.cell, sample.number):
+            self._at, self._of = (sample.cell, sample.number), {}
+        replicate, confirmation = replicate_of(sample), confirmation_of(sample)
+        told_apart = repr((replicate and sorted(replicate.values.items()), confirmation))
+        other = self._of.setdefault(told_apart, record)
+        if other.id != record.id:
+            raise _Differs(
+                f"{other.folder.path} and {record.folder.path} are both sample {sample.number}{at}: "
+                "move the folder of the one that is another sweep's away"
             )
 
 

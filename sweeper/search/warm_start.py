@@ -27,6 +27,7 @@ from sweeper.space.grid.cells import Cell
 from sweeper.space.grid.conditions import active
 from sweeper.space.load import from_document, without_absent_code
 from sweeper.space.space import Space
+from sweeper.space.values import finite_number
 from trials.config.stored_content import differing_fields
 from trials.dotted_paths import leaves
 from trials.errors import DamagedFile, UserError, shown
@@ -36,6 +37,8 @@ from trials.storage.packed.reading import packed_damage
 from trials.storage.place import Place, place
 from trials.storage.sealed import read_sealed, seal
 from trials.storage.sweep_path import sweep_path
+
+_WARM = "warm.json"
 
 ANY = frozenset({"seed", "dataset"})
 """Grid paths in which an earlier trial may differ from a cell and still give it a point to try."""
@@ -86,7 +89,7 @@ def warm_start(
     """
     if space.from_sweep is None:
         return {}
-    known = _committed(folder)
+    known = _of_this_search(space, _committed(folder), folder.path / _WARM)
     new = [cell for cell in space.cells() if cell.key not in known]
     _refuse_searched_seeds(space, known)
     if not new:
@@ -138,20 +141,37 @@ def commit_warm_start(folder: SweepFolder, warm: Mapping[str, WarmStart]) -> Non
     if warm and warm != _committed(folder):
         content = {"schema": 1, "cells": {key: asdict(cell) for key, cell in warm.items()}}
         files.make_folder(folder.path)
-        files.write(folder.path / "warm.json", seal(content))
+        files.write(folder.path / _WARM, seal(content))
 
 
 def _committed(folder: SweepFolder) -> dict[str, WarmStart]:
-    path = folder.path / "warm.json"
+    path = folder.path / _WARM
     try:
         content, _ = read_sealed(path, ("schema", "cells"))
         return {key: _read(cell) for key, cell in content["cells"].items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, DamagedFile) as error:
-        raise UserError(
-            f"{path} cannot be used ({error}): restore it, or move it away to read from_sweep anew"
-        ) from None
+        raise _unusable(path, str(error)) from None
+
+
+def _unusable(path: Place, why: str) -> UserError:
+    return UserError(f"{path} cannot be used ({why}): restore it, or move it away to read from_sweep anew")
+
+
+def _of_this_search(space: Space, warm: dict[str, WarmStart], path: Place) -> dict[str, WarmStart]:
+    """Refuse what was written for another search. A point to try may lie outside a cell's ranges: its rest counts."""
+    for cell in space.cells():
+        search, found = space.search_in(cell.values), warm.get(cell.key, NO_WARM_START)
+        for params in (one.params for one in found.observations):
+            inside = all(name in search and search[name].contains(value) for name, value in params.items())
+            if not inside or params.keys() != active(search, {**dict.fromkeys(search), **params}, cell.values).keys():
+                raise _unusable(path, f"an observation has {shown(params)}, which is no point of this search")
+        if other := next((name for point in found.points for name in point if name not in space.search), None):
+            raise _unusable(path, f"a point has {shown(other)}, which is not searched")
+        if any(len(one.values) != len(space.objectives) for one in found.observations):
+            raise _unusable(path, f"observations have other than {len(space.objectives)} values, one per objective")
+    return warm
 
 
 def _read(cell: Mapping[str, Any]) -> WarmStart:
@@ -160,8 +180,8 @@ def _read(cell: Mapping[str, Any]) -> WarmStart:
         Observation(dict(o["params"]), tuple(o["values"]), dict(o["violations"])) for o in cell["observations"]
     )
     for number in (n for one in observations for n in (*one.values, *one.violations.values())):
-        if type(number) not in (int, float):
-            raise TypeError(f"an observation has {shown(number)} where a number belongs")
+        if finite_number(number) is None:
+            raise TypeError(f"an observation has {shown(number)} where a finite number belongs")
     seeds = tuple(cell.get("seeds", ()))
     if not all(type(seed) is int for seed in seeds):
         raise TypeError(f"seeds is {shown(seeds)}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,7 +22,9 @@ from tests.sweeper.sweeps import fail, finish, finished, make_space
 from tests.trials.buckets import prefix, served
 from tests.trials.processes import wait_for
 from trials.storage.leases.lease import Lease
+from trials.storage.leases.owner import Owner
 from trials.storage.place import Place, place
+from trials.storage.sealed import seal
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +115,38 @@ def test_a_driver_that_does_not_answer_is_named(
         assert lease.acquire()
         assert main(["--cancel", "small", "--storage", str(tmp_path)]) == WRONG_INPUT
     assert "has not stopped within 0.1 s" in capsys.readouterr().err
+
+
+@pytest.mark.fault("damaged-file")
+def test_line_breaks_and_escapes_in_a_storage_do_not_reach_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "CANCEL_S", 0.1)
+    odd, shown = "a\nb\x1b[31m", "a\\nb\\x1b[31m"
+    plan = begin(tmp_path)
+    failed = next(record for record in plan.folder.records() if record.state and record.state.status == "failed")
+    attempt, _ = failed.folder.begin()
+    attempt.end("failed", error={"type": odd, "message": odd, "traceback": ""}, failures=2)
+    (tmp_path / "small" / "searches.json").write_bytes(
+        seal({"schema": 1, "cells": {odd: {"samples": 1, "why": odd, "over": True}}})
+    )
+    lease = {**Owner.me().document(), "host": odd, "kernel": "another"}
+    (tmp_path / "small" / "lock").mkdir(exist_ok=True)
+    (tmp_path / "small" / "lock" / "lease.json").write_text(json.dumps(lease))
+    storage = ["--storage", str(tmp_path)]
+    assert main(["--show", "small", *storage]) == COMPLETE
+    said = capsys.readouterr().out
+    assert f"driven by process {os.getpid()} on {shown}\n" in said
+    assert f"failed: {failed.id}: {shown}: a b\\x1b[31m\n" in said
+    assert f"ended early: {shown} after 1 sample: {shown}\n" in said
+    assert main(["--cancel", "small", *storage]) == WRONG_INPUT
+    asked = capsys.readouterr()
+    assert asked.out.splitlines() == [
+        f"small: asked process {os.getpid()} on {shown} to stop; its trials commit what they have"
+    ]
+    assert asked.err.count("\n") == 1
+    assert shown in asked.err
+    assert "\x1b" not in said + asked.out + asked.err
 
 
 def test_a_stop_file_for_a_dead_driver_does_not_stop_the_next(tmp_path: Path) -> None:

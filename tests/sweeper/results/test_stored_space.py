@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from sweeper import comparison_plot, lineage_plot
 from sweeper.cli import COMPLETE, main
@@ -15,6 +16,7 @@ from sweeper.folder.sweep_folder import SweepFolder
 from tests.sweeper.command_line import wrong
 from tests.sweeper.sweeps import begun, make_space
 from tests.upgrade.stored import STORAGE
+from trials.storage.sealed import seal_lines
 
 SPACE: dict[str, Any] = {"grid": {"density": [0.5]}, "search": {}, "samples": 1}
 
@@ -60,6 +62,49 @@ def test_a_file_without_a_space_is_refused_in_one_line(
 ) -> None:
     SweepFolder(tmp_path / "s").append(content)
     wrong(capsys, show(tmp_path / "s"), "sweep.yaml has no space")
+
+
+@pytest.mark.fault("sweep-file-odd")
+@pytest.mark.parametrize(
+    ("fields", "part"),
+    [
+        ({"schema": [1]}, "schema is [1], but must be a whole number"),
+        ({"schema": True}, "schema is True, but must be a whole number"),
+        ({"versions": [[1]]}, "versions is [[1]], but must be a version for each library"),
+        ({"versions": {"torch": [1]}}, "versions is {'torch': [1]}, but must be a version for each library"),
+        ({"versions": {1: "2"}}, "versions is {1: '2'}"),
+        ({"data": -1}, "data is -1, but must be a list of data sets"),
+        ({"data": float("nan")}, "data is nan, but must be a list of data sets"),
+        ({"data": {"dataset": "digits"}}, "but must be a list of data sets"),
+        ({"data": ["digits"]}, "data is ['digits'], but must be a list of data sets"),
+        ({"commit": {"a": "b"}}, "commit is {'a': 'b'}, but must be text"),
+        ({"command": ["sweep"]}, "command is ['sweep'], but must be text"),
+        ({"plugins": ["a"]}, "plugins is ['a'], but must be a digest for each plug-in"),
+        ({1: "one"}, "which is no mapping by name"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("last", [True, False], ids=["last", "first"])
+def test_a_document_of_another_form_is_refused_in_one_line(
+    fields: dict[Any, Any], part: str, last: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, odd = {"schema": 1, "space": make_space(**SPACE).document()}, {"schema": 1, "space": SPACE, **fields}
+    path = tmp_path / "s" / "sweep.yaml"
+    path.parent.mkdir()
+    documents = [good, odd] if last else [odd, good]
+    path.write_bytes(seal_lines(b"", yaml.safe_dump_all(documents, explicit_start=True).encode()))
+    for command in (
+        show(path.parent),
+        ["--report", "s", *show(path.parent)[2:]],
+        ["--resume", "s", *show(path.parent)[2:]],
+    ):
+        wrong(capsys, command, f"{path} is damaged (", part, "restore it, or move it away")
+
+
+def test_what_older_versions_left_out_of_a_document_is_not_missed(tmp_path: Path) -> None:
+    SweepFolder(tmp_path / "s").append({"schema": 1, "space": SPACE, "data": None, "commit": None, "versions": {}})
+    assert main(show(tmp_path / "s")) == COMPLETE
+    assert main(["--report", "s", *show(tmp_path / "s")[2:]]) == COMPLETE
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,46 @@ def test_a_committed_warm_start_outlives_the_earlier_sweep(tmp_path: Path, earli
         warm_start(space, folder)
 
 
+def observation(lr: Any = 0.1, values: Any = (0.5,), **others: Any) -> dict[str, Any]:
+    params = {"finetune.lr": lr, "finetune.momentum": 0.5, **others}
+    return {"params": params, "values": values, "violations": {}}
+
+
+@pytest.mark.fault("damaged-file")
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        ({"observations": [observation(density=0.5)]}, "which is no point of this search"),
+        ({"observations": [{**observation(), "params": {"finetune.lr": 0.1}}]}, "which is no point of this search"),
+        ({"observations": [observation(lr=7.0)]}, "which is no point of this search"),
+        ({"observations": [observation(lr=float("nan"))]}, "which is no point of this search"),
+        ({"observations": [observation(lr=10**400)]}, "which is no point of this search"),
+        ({"observations": [observation(lr=[0.1])]}, "which is no point of this search"),
+        ({"observations": [observation(values=[])]}, "observations have other than 1 values, one per objective"),
+        ({"observations": [observation(values=[0.5, 1.0])]}, "observations have other than 1 values"),
+        ({"observations": [observation(values=[float("nan")])]}, "has nan where a finite number belongs"),
+        ({"observations": [observation(values=[10**400])]}, "where a finite number belongs"),
+        ({"observations": [{**observation(), "violations": {"flops<=": True}}]}, "has True where a finite number"),
+        ({"points": [{"density": 0.5}]}, "a point has 'density', which is not searched"),
+    ],
+)
+def test_what_was_committed_for_another_search_is_refused(
+    tmp_path: Path, earlier: SweepFolder, other: dict[str, Any], says: str
+) -> None:
+    space, folder = later(tmp_path)
+    commit_warm_start(folder, warm_start(space, folder))
+    path = folder.path / "warm.json"
+    good = {"observations": [observation()], "points": [{"finetune.lr": 7.0}]}  # of which nothing is tried
+    write_document(path, {"schema": 1, "cells": {"density=0.5": good, "density=0.2": good}})
+    assert len(warm_start(space, folder)["density=0.2"].observations) == 1
+    write_document(path, {"schema": 1, "cells": {"density=0.5": good, "density=0.2": {**good, **other}}})
+    with pytest.raises(UserError) as caught:
+        warm_start(space, folder)
+    assert str(caught.value).startswith(f"{path} cannot be used (")
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_new_cells_are_warmed_and_cells_without_a_counterpart_are_not(tmp_path: Path, earlier: SweepFolder) -> None:
     space, folder = later(tmp_path)
     commit_warm_start(folder, warm_start(space, folder))

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from trials.errors import shown
+from trials.errors import one_line, shown
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Owner:
         return asdict(self)
 
     def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}"
+        return f"process {self.pid} on {one_line(self.host)}"
 
 
 _TOKEN_OF_OWNER = re.compile(r"[\w-]{1,64}", re.ASCII)
