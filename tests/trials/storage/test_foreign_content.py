@@ -126,6 +126,20 @@ def test_no_table_in_a_checkpoint_leads_elsewhere(trial: Path, rows: Any) -> Non
         {"host": None},
         {"environments": None},
         {"environments": [1]},
+        {"environments": [{"precision": 32}]},
+        {"environments": [{"threads": 10**400}]},
+        {"environments": [{"device": ["cpu"]}]},
+        *({"environments": [{name: 1}]} for name in ("trial", "status", "samples", "density", "own:json", "")),
+        *({"result": {name: "1"}} for name in ("trial", "status", "samples", "prunable", "own:json", "x:text", "")),
+        {"result": {"kept": 10**400}},
+        {"result": {"kept": float("inf")}},
+        {"result": {"density": ""}},
+        {"result": {"val_loss": -float("inf")}},
+        {"result": {"val_accuracy": [0.5]}},
+        {"result": {"val_accuracy": True}},
+        {"result": {"warnings": True}},
+        {"result": {"warnings": [1]}},
+        {"result": {"report": 1}},
     ],
     ids=lambda fields: str(fields)[:60],
 )
@@ -134,6 +148,13 @@ def test_a_state_with_other_values_is_damaged(trial: Path, fields: dict[str, Any
     with pytest.raises(DamagedFile, match="is not a committed state"):
         TrialFolder(trial).state()
     assert resume(trial)
+
+
+def test_a_result_may_hold_figures_of_a_methods_own(trial: Path) -> None:
+    own = {"a": 10**400, "b": [1, [2.5]], "c": {"d": None}, "e f": "text", "g": True, "h": float("nan")}
+    result = {**own, "kept": 3, "val_accuracy": float("nan"), "density": None, "warnings": ["one_class"]}
+    change_document(trial / "state.json", result=result, environments=[{}, {"tf32": True, "cuda": None, "new": 1}])
+    assert str(state_of(trial).result) == str(result)
 
 
 # --- files of other trials
