@@ -19,7 +19,7 @@ _COUNTS = frozenset({
 _FIGURES = frozenset({*RESULT, *LATENCY, "cost", "dense_cost"}) - _COUNTS
 _TEXTS = frozenset({"report", "data", "data_source"})
 
-MOST = 10**150
+MOST_FIGURE = 10**150
 """What no figure that a trial measures reaches."""
 
 _OF_ENVIRONMENT: dict[str, type] = {
@@ -45,7 +45,7 @@ def require_result(result: Mapping[str, Any]) -> None:
             raise ValueError(f"result has {shown(name)}: {shown(value)}")
 
 
-def require_environment(environment: Mapping[str, Any]) -> None:
+def require_environment_values(environment: Mapping[str, Any]) -> None:
     """Check where a trial was computed.
 
     Raises:
@@ -81,4 +81,4 @@ def _is_count(value: Any) -> bool:
 
 def _is_figure(value: Any) -> bool:
     """Whether it is NaN, or so small that sums of squares are finite."""
-    return type(value) in (int, float) and (value != value or abs(value) < MOST)
+    return type(value) in (int, float) and (value != value or abs(value) < MOST_FIGURE)

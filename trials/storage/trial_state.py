@@ -10,7 +10,7 @@ from typing import Any
 from trials.errors import shown
 from trials.frozen import SCHEMA
 from trials.storage.rows import FINISHED
-from trials.storage.state_values import require_environment, require_result
+from trials.storage.state_values import require_environment_values, require_result
 
 STATUSES = frozenset({"running", "complete", "failed", "pruned", "preempted"})
 """What a state's ``status`` may be."""
@@ -113,7 +113,7 @@ def state_in(document: Mapping[str, Any], trial: str | None) -> State:
             raise ValueError(f"{name} is {shown(value)}")
     require_result(found.get("result", {}))
     for environment in environments:
-        require_environment(environment)
+        require_environment_values(environment)
     return State(**found)
 
 
