@@ -21,6 +21,7 @@ from trials.storage import files
 from trials.storage.packed.reading import packed_checkpoint, packed_state, packed_table
 from trials.storage.packed.stacked_rows import RowSpan, rows_at, shapes_of, stack_rows
 from trials.storage.place import Place, as_stored
+from trials.storage.row_content import require_content
 from trials.storage.row_schema import table_as_rows
 from trials.storage.rows import Rows
 from trials.storage.safe_read import CHECKPOINT_BYTES, ROW_BYTES, read_plain, require_own_folder
@@ -41,6 +42,11 @@ _NUMBERS = frozenset({
     *("flops", "parameters"),
 })  # fmt: skip
 """Columns that the trial itself fills, with numbers only."""
+
+
+_OF_NETWORKS = frozenset({"architecture", "cost"})
+_OF_COMMITS = _OF_NETWORKS | {"net", "position", "data"}
+"""What commits of trials hold, of which any shows that the others must be there."""
 
 
 FILE_KINDS = {"checkpoint": (CHECKPOINT_NAME, CHECKPOINT_BYTES), "rows": (ROWS_NAME, ROW_BYTES)}
@@ -110,10 +116,10 @@ class CommittedFiles:
         except DamagedFile:
             if (packed := packed_table(self.path, table, name)) is None:
                 raise
-            return packed
+            return require_content(packed, table, path)
         if read is not None:
             read[name] = whole
-        return table_in(whole, table, path)
+        return require_content(table_in(whole, table, path), table, path)
 
     def checkpoint(self, commit: Commit) -> dict[str, Any]:
         """Return the checkpoint of a commit, on CPU; empty if the commit has none.
@@ -178,9 +184,32 @@ def load_checkpoint(content: bytes, path: Place, trial: str | None) -> dict[str,
         raise DamagedFile(f"{path} belongs to {shown(owner)}")
     try:
         rows_in(loaded)
+        _require_network(loaded)
     except (ValueError, TypeError) as error:
         raise DamagedFile(f"{path} is no checkpoint: {error}") from None
     return loaded
+
+
+def _require_network(checkpoint: Mapping[str, Any]) -> None:
+    """Check what every commit of a trial holds: its network, its position and its data's fingerprint.
+
+    Raises:
+        ValueError, TypeError: something else of a commit is there, but not these, or they are of other types.
+    """
+    if not checkpoint.keys() & _OF_COMMITS:
+        return  # not of a trial that trains a network
+    if not isinstance(net := checkpoint.get("net"), dict):
+        raise TypeError(f"its net is {shown(net)}" if "net" in checkpoint else "it has no net")
+    if checkpoint.keys() & _OF_NETWORKS:
+        if lacking := [name for name in ("position", "data") if name not in checkpoint]:
+            raise ValueError(f"it has no {lacking[0]}")
+        if lacking := [name for name in ("model", "masks") if not isinstance(net.get(name), Mapping)]:
+            raise ValueError(f"its net has no {lacking[0]}")
+    position, data = checkpoint.get("position", {"stage": 0}), checkpoint.get("data", "")
+    if not isinstance(position, dict) or any(type(position[k]) is not int for k in position) or "stage" not in position:
+        raise ValueError(f"its position is {shown(position)}")
+    if not isinstance(data, str):
+        raise TypeError(f"its data is {shown(data)}")
 
 
 def _reason(error: Exception, text: str) -> str:
@@ -247,7 +276,7 @@ def table_in(content: pa.Table, table: str, path: Place) -> pa.Table:
     said = (content.schema.metadata or {}).get(_TABLES)
     try:
         if said is not None:
-            return rows_at(content, shapes_of(content), RowSpan(**json.loads(said)[table]))
+            return rows_at(content, shapes_of(content), RowSpan(**json.loads(said)[table]), table)
     except (ValueError, TypeError, KeyError, IndexError) as error:
         raise DamagedFile(f"{path} cannot be read as rows of {table} ({error!r})") from None
     match = ROWS_NAME.fullmatch(path.name)

@@ -271,6 +271,33 @@ def test_a_whole_checkpoint_that_cannot_be_loaded_is_damaged(trial: Path, conten
     assert_complete(trial)
 
 
+NET = {"model": {}, "masks": {}}
+
+
+@pytest.mark.fault("checkpoint-damaged")
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"position": {"stage": 1}},
+        {"net": 3, "position": {"stage": 1}},
+        {"net": NET, "architecture": {}, "data": "f"},
+        {"net": NET, "architecture": {}, "position": {"stage": 1}},
+        {"net": {"model": {}}, "architecture": {}, "position": {"stage": 1}, "data": "f"},
+        {"net": NET, "position": {"stage": "1"}},
+        {"net": NET, "position": {}},
+        {"net": NET, "data": 3},
+    ],
+    ids=str,
+)
+def test_a_checkpoint_that_lacks_what_commits_hold_is_damaged(trial: Path, content: dict[str, Any]) -> None:
+    replace_checkpoint(trial, saved(content))
+    attempt, checkpoint = TrialFolder(trial).begin()
+    assert int(checkpoint["i"]) == 1  # of the commit before
+    (line,) = (line for line in attempt.warnings if ".pt" in line)
+    assert "is no checkpoint: it" in line
+    assert ".pt.damaged" in line
+
+
 def test_lack_of_memory_is_no_damage(trial: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8")):
 
@@ -294,9 +321,30 @@ def test_lack_of_memory_is_no_damage(trial: Path, monkeypatch: pytest.MonkeyPatc
         pa.table({"epoch": [1], "note": [b"bytes"]}),
         pa.table({"epoch": [1], "note": [[1, 2]]}),
         pa.table({"epoch": pa.array([True])}),
+        pa.table({"epoch": [1, None]}),
+        pa.table({"epoch": [1], "level": [float("nan")]}),
+        pa.table({"epoch": [1], "level": pa.nulls(1)}),
+        pa.table({"epoch": [1], "stage": [None], "stage:json": ["3"]}),
+        pa.table({"epoch": [1], "stage": [1]}),
+        pa.table({"epoch": [1], "own": [None], "own:json": ["{"]}),
+        pa.table({"epoch": [1], "own": [None], "own:text": [3]}),
+        pa.table({"epoch": [1], "warnings": [True]}),
         None,
     ],
-    ids=["struct", "duplicate", "text for numbers", "bytes", "lists", "true for numbers", "no Parquet"],
+    ids=[
+        *(
+            "struct",
+            "duplicate",
+            "text for numbers",
+            "bytes",
+            "lists",
+            "true for numbers",
+            "no epoch",
+            "NaN",
+            "no level",
+        ),
+        *("stage in JSON", "stage is a number", "no JSON", "no text", "warnings are true", "no Parquet"),
+    ],
 )
 def test_rows_that_no_trial_writes_are_written_again(trial: Path, table: pa.Table | None) -> None:
     buffer = io.BytesIO(b"PAR1")
