@@ -10,6 +10,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from sweeper.folder.forgiving import followed_failures, forgive_trial, member
+from sweeper.folder.sample_types import require_types
 from sweeper.folder.stamps import Stamp, stamps_in
 from sweeper.folder.sweep_file import SWEEP_FILE, append_document, read_documents
 from trials.errors import DamagedFile, UserError
@@ -49,12 +50,8 @@ class Sample:
     stopped: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.cell, str) or type(self.number) is not int:
-            raise TypeError(f"a sample has cell {self.cell!r} and number {self.number!r}")
-        own = (self.attrs.get(key, {}) for key in ("pbt", "confirm", "replicate", "pruner"))
-        for part in (self.grid, self.params, self.attrs, *own):
-            if not isinstance(part, Mapping):
-                raise TypeError(f"a sample has {part!r} where a mapping belongs")
+        mappings = {"grid": self.grid, "params": self.params, "attrs": self.attrs}
+        require_types(self.cell, self.number, self.stopped, mappings)
 
 
 @dataclass(frozen=True)

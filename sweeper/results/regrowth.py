@@ -21,7 +21,7 @@ def applied_allocations(sweep: SweepTables, trials: int | None = None) -> pd.Dat
         spent; ``regrown``: share of the layer's pruned weights that were regrown. Trials of ``single_layer``, which
         only try layers one by one, have no rows.
     """
-    found = sweep.allocations
+    found = sweep.allocations.dropna(subset=["step", "episode", "capacity", "count"])  # a method's own may lack them
     nothing: pd.DataFrame = pd.DataFrame(columns=APPLIED)
     if found.empty:
         return nothing

@@ -21,6 +21,7 @@ from trials.storage import files
 from trials.storage.packed.reading import packed_checkpoint, packed_state, packed_table
 from trials.storage.packed.stacked_rows import RowSpan, rows_at, shapes_of, stack_rows
 from trials.storage.place import ObjectPath, Place, as_stored
+from trials.storage.row_content import require_columns, require_content
 from trials.storage.row_schema import table_as_rows
 from trials.storage.rows import Rows
 from trials.storage.safe_read import CHECKPOINT_BYTES, ROW_BYTES, read_plain, require_own_folder
@@ -35,12 +36,9 @@ _TABLE = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
 _OF_TRIAL = "trial"
 _NO_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
 
-_NUMBERS = frozenset({
-    *("epoch", "level", "seconds", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss"),
-    *("test_accuracy", "cost", "gradient_evaluations", "density", "sparsity", "kept", "prunable", "total", "macs"),
-    *("flops", "parameters"),
-})  # fmt: skip
-"""Columns that the trial itself fills, with numbers only."""
+_OF_NETWORKS = frozenset({"architecture", "cost"})
+_OF_COMMITS = _OF_NETWORKS | {"net", "position", "data"}
+"""What commits of trials hold, of which any shows that the others must be there."""
 
 
 FILE_KINDS = {"checkpoint": (CHECKPOINT_NAME, CHECKPOINT_BYTES), "rows": (ROWS_NAME, ROW_BYTES)}
@@ -148,10 +146,10 @@ class CommittedFiles:
         except DamagedFile:
             if (packed := packed_table(self.path, table, name)) is None:
                 raise
-            return packed
+            return require_content(packed, table, path)
         if read is not None:
             read[name] = whole
-        return table_in(whole, table, path)
+        return require_content(table_in(whole, table, path), table, path)
 
     def checkpoint(self, commit: Commit) -> dict[str, Any]:
         """Return the checkpoint of a commit, on CPU; empty if the commit has none.
@@ -216,9 +214,32 @@ def load_checkpoint(content: bytes, path: Place, trial: str | None) -> dict[str,
         raise DamagedFile(f"{path} belongs to {shown(owner)}")
     try:
         rows_in(loaded)
+        _require_network(loaded)
     except (ValueError, TypeError) as error:
         raise DamagedFile(f"{path} is no checkpoint: {error}") from None
     return loaded
+
+
+def _require_network(checkpoint: Mapping[str, Any]) -> None:
+    """Check what every commit of a trial holds: its network, its position and its data's fingerprint.
+
+    Raises:
+        ValueError, TypeError: something else of a commit is there, but not these, or they are of other types.
+    """
+    if not checkpoint.keys() & _OF_COMMITS:
+        return  # not of a trial that trains a network
+    if not isinstance(net := checkpoint.get("net"), dict):
+        raise TypeError(f"its net is {shown(net)}" if "net" in checkpoint else "it has no net")
+    if checkpoint.keys() & _OF_NETWORKS:
+        if lacking := [name for name in ("position", "data") if name not in checkpoint]:
+            raise ValueError(f"it has no {lacking[0]}")
+        if lacking := [name for name in ("model", "masks") if not isinstance(net.get(name), Mapping)]:
+            raise ValueError(f"its net has no {lacking[0]}")
+    position, data = checkpoint.get("position", {"stage": 0}), checkpoint.get("data", "")
+    if not isinstance(position, dict) or any(type(position[k]) is not int for k in position) or "stage" not in position:
+        raise ValueError(f"its position is {shown(position)}")
+    if not isinstance(data, str):
+        raise TypeError(f"its data is {shown(data)}")
 
 
 def _reason(error: Exception, text: str) -> str:
@@ -256,7 +277,7 @@ def load_table(content: bytes, path: Place) -> pa.Table:
     """
     try:
         file = pq.ParquetFile(pa.BufferReader(content))
-        _require_columns(file.schema_arrow, path)
+        require_columns(file.schema_arrow, path)
         if file.metadata.num_rows * max(file.metadata.num_columns, 1) > MOST_ROW_VALUES:
             raise DamagedFile(f"{path} has {file.metadata.num_rows} rows of {file.metadata.num_columns} columns")
         return file.read(use_threads=False)
@@ -285,30 +306,10 @@ def table_in(content: pa.Table, table: str, path: Place) -> pa.Table:
     said = (content.schema.metadata or {}).get(_TABLES)
     try:
         if said is not None:
-            return rows_at(content, shapes_of(content), RowSpan(**json.loads(said)[table]))
+            return rows_at(content, shapes_of(content), RowSpan(**json.loads(said)[table]), table)
     except (ValueError, TypeError, KeyError, IndexError) as error:
         raise DamagedFile(f"{path} cannot be read as rows of {table} ({error!r})") from None
     match = ROWS_NAME.fullmatch(path.name)
     if match is None or match["table"] != table:
         raise DamagedFile(f"{path} holds no rows of {table}")
     return content
-
-
-def _require_columns(schema: pa.Schema, path: Place) -> None:
-    """Refuse columns of types that :func:`trials.storage.row_schema.rows_as_table` never makes, and text for numbers.
-
-    Raises:
-        DamagedFile: there is such a column, or two have one name.
-    """
-    seen: set[str] = set()
-    for column in schema:
-        name, kind = column.name, column.type
-        if name in seen:
-            raise DamagedFile(f"{path} has two columns {shown(name)}")
-        seen.add(name)
-        number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)
-        listed = pa.types.is_list(kind) and (pa.types.is_string(kind.value_type) or pa.types.is_null(kind.value_type))
-        if not (number or listed or pa.types.is_boolean(kind) or pa.types.is_string(kind)):
-            raise DamagedFile(f"{path} has the column {shown(name)} of type {kind}, which no trial writes")
-        if name in _NUMBERS and not number:
-            raise DamagedFile(f"{path} has the column {shown(name)} of type {kind}, but it holds numbers")

@@ -92,11 +92,27 @@ def _checked(content: Mapping[str, Any]) -> ConfigFile:
         raise TypeError(f"config is {shown(config)}, but must be a mapping")
     if not isinstance(config.get("file_hashes") or {}, dict):
         raise TypeError(f"config.file_hashes is {shown(config['file_hashes'])}, but must be a mapping")
+    _require_segments(config)
     if not isinstance(samples, list) or not all(isinstance(sample, dict) for sample in samples):
         raise ValueError(f"samples is {shown(samples)}, but must be a list of mappings")
     if not isinstance(revisions, dict) or not all(type(number) is int for number in revisions.values()):
         raise ValueError(f"revisions is {shown(revisions)}, but must be a mapping of numbers")
     return ConfigFile(content["id"], config, samples, revisions)
+
+
+def _require_segments(config: Mapping[str, Any]) -> None:
+    lineage = config.get("lineage") or []
+    if not isinstance(lineage, list) or not all(isinstance(segment, dict) for segment in lineage):
+        raise ValueError(f"config.lineage is {shown(lineage)}, but must be a list of mappings")
+    for part in lineage:
+        if not _is_epoch(part.get("until_epoch")):
+            raise ValueError(f"until_epoch in config.lineage is {shown(part.get('until_epoch'))}, but must be an epoch")
+    if (end := config.get("until_epoch")) is not None and not _is_epoch(end):
+        raise ValueError(f"config.until_epoch is {shown(end)}, but must be an epoch")
+
+
+def _is_epoch(value: Any) -> bool:
+    return type(value) is int and 1 <= value < 2**63
 
 
 def may_be_of(trial_id: str, folder: Place) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from trials.errors import shown
 from trials.frozen import SCHEMA
 from trials.storage.rows import FINISHED
+from trials.storage.state_values import require_environment_values, require_result
 
 STATUSES = frozenset({"running", "complete", "failed", "pruned", "preempted"})
 """What a state's ``status`` may be."""
@@ -115,6 +116,9 @@ def state_in(document: Mapping[str, Any], trial: str | None) -> State:
     for name, value in found.items():
         if not _is_valid(name, value):
             raise ValueError(f"{name} is {shown(value)}")
+    require_result(found.get("result", {}))
+    for environment in environments:
+        require_environment_values(environment)
     return State(**found)
 
 

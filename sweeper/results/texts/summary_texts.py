@@ -66,8 +66,9 @@ def table_text(value: object) -> str:
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.2f}"
+def _percent(value: object) -> str:
+    plain = isinstance(value, (int, float)) and (value != value or abs(value) < 2**63)
+    return f"{100 * float(value):.2f}" if plain else table_text(value)  # type: ignore[arg-type]
 
 
 def _spread(row: Row, figure: str, scale: float) -> str:

@@ -26,7 +26,11 @@ ROLES: dict[str, tuple[list[dict[str, Any]], str, str]] = {
     "a point of one trial": ([sample(3)], "density=0.5 #3", "trial"),
     "a replicate": ([sample(3, Replicate({"seed": 1}).attrs())], "density=0.5 #3", "replicate"),
     "a confirmation": ([sample(3, CONFIRMS)], "density=0.5 #3", "confirmation"),
-    "a segment": ([sample(9, {"pbt": {"member": 1, "generation": 2}})], "density=0.5 member 1", "segment"),
+    "a segment": (
+        [sample(9, {"pbt": {"member": 1, "generation": 2, "changes": {}}})],
+        "density=0.5 member 1",
+        "segment",
+    ),
     "no cell": ([sample(0, cell="")], "#0", "trial"),
     "of several samples, the first": ([sample(5), sample(2)], "density=0.5 #2", "trial"),
     "of several cells, its own": ([sample(0, cell="a=1"), sample(5)], "density=0.5 #5", "trial"),

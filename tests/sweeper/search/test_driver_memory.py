@@ -186,7 +186,8 @@ def test_a_record_is_unpacked_as_it_was(tmp_path: Path) -> None:
         error={"type": "A", "message": "é\n", "traceback": ""},
         environments=({}, {"a": 1}),
     )
-    odd = replace(first.samples[0], params=SAMPLE_VALUES, attrs={"pbt": {"generation": 1}, "x": [1, [2.5]]}, stopped=3)
+    place = {"generation": 1, "member": 0, "changes": {}}
+    odd = replace(first.samples[0], params=SAMPLE_VALUES, attrs={"pbt": place, "x": [1, [2.5]]}, stopped=3)
     samples = (odd, replace(odd, number=9, stopped=None))
     others = [replace(first, state=failed, samples=samples), replace(second, state=None, samples=())]
     packer = Packer(tmp_path / "trials")

@@ -126,6 +126,20 @@ def test_no_table_in_a_checkpoint_leads_elsewhere(trial: Path, rows: Any) -> Non
         {"host": None},
         {"environments": None},
         {"environments": [1]},
+        {"environments": [{"precision": 32}]},
+        {"environments": [{"threads": 10**400}]},
+        {"environments": [{"device": ["cpu"]}]},
+        *({"environments": [{name: 1}]} for name in ("trial", "status", "samples", "density", "own:json", "")),
+        *({"result": {name: "1"}} for name in ("trial", "status", "samples", "prunable", "own:json", "x:text", "")),
+        {"result": {"kept": 10**400}},
+        {"result": {"kept": float("inf")}},
+        {"result": {"density": ""}},
+        {"result": {"val_loss": -float("inf")}},
+        {"result": {"val_accuracy": [0.5]}},
+        {"result": {"val_accuracy": True}},
+        {"result": {"warnings": True}},
+        {"result": {"warnings": [1]}},
+        {"result": {"report": 1}},
     ],
     ids=lambda fields: str(fields)[:60],
 )
@@ -134,6 +148,13 @@ def test_a_state_with_other_values_is_damaged(trial: Path, fields: dict[str, Any
     with pytest.raises(DamagedFile, match="is not a committed state"):
         TrialFolder(trial).state()
     assert resume(trial)
+
+
+def test_a_result_may_hold_figures_of_a_methods_own(trial: Path) -> None:
+    own = {"a": 10**400, "b": [1, [2.5]], "c": {"d": None}, "e f": "text", "g": True, "h": float("nan")}
+    result = {**own, "kept": 3, "val_accuracy": float("nan"), "density": None, "warnings": ["one_class"]}
+    change_document(trial / "state.json", result=result, environments=[{}, {"tf32": True, "cuda": None, "new": 1}])
+    assert str(state_of(trial).result) == str(result)
 
 
 # --- files of other trials
@@ -250,6 +271,33 @@ def test_a_whole_checkpoint_that_cannot_be_loaded_is_damaged(trial: Path, conten
     assert_complete(trial)
 
 
+NET = {"model": {}, "masks": {}}
+
+
+@pytest.mark.fault("checkpoint-damaged")
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"position": {"stage": 1}},
+        {"net": 3, "position": {"stage": 1}},
+        {"net": NET, "architecture": {}, "data": "f"},
+        {"net": NET, "architecture": {}, "position": {"stage": 1}},
+        {"net": {"model": {}}, "architecture": {}, "position": {"stage": 1}, "data": "f"},
+        {"net": NET, "position": {"stage": "1"}},
+        {"net": NET, "position": {}},
+        {"net": NET, "data": 3},
+    ],
+    ids=str,
+)
+def test_a_checkpoint_that_lacks_what_commits_hold_is_damaged(trial: Path, content: dict[str, Any]) -> None:
+    replace_checkpoint(trial, saved(content))
+    attempt, checkpoint = TrialFolder(trial).begin()
+    assert int(checkpoint["i"]) == 1  # of the commit before
+    (line,) = (line for line in attempt.warnings if ".pt" in line)
+    assert "is no checkpoint: it" in line
+    assert ".pt.damaged" in line
+
+
 def test_lack_of_memory_is_no_damage(trial: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8")):
 
@@ -273,9 +321,30 @@ def test_lack_of_memory_is_no_damage(trial: Path, monkeypatch: pytest.MonkeyPatc
         pa.table({"epoch": [1], "note": [b"bytes"]}),
         pa.table({"epoch": [1], "note": [[1, 2]]}),
         pa.table({"epoch": pa.array([True])}),
+        pa.table({"epoch": [1, None]}),
+        pa.table({"epoch": [1], "level": [float("nan")]}),
+        pa.table({"epoch": [1], "level": pa.nulls(1)}),
+        pa.table({"epoch": [1], "stage": [None], "stage:json": ["3"]}),
+        pa.table({"epoch": [1], "stage": [1]}),
+        pa.table({"epoch": [1], "own": [None], "own:json": ["{"]}),
+        pa.table({"epoch": [1], "own": [None], "own:text": [3]}),
+        pa.table({"epoch": [1], "warnings": [True]}),
         None,
     ],
-    ids=["struct", "duplicate", "text for numbers", "bytes", "lists", "true for numbers", "no Parquet"],
+    ids=[
+        *(
+            "struct",
+            "duplicate",
+            "text for numbers",
+            "bytes",
+            "lists",
+            "true for numbers",
+            "no epoch",
+            "NaN",
+            "no level",
+        ),
+        *("stage in JSON", "stage is a number", "no JSON", "no text", "warnings are true", "no Parquet"),
+    ],
 )
 def test_rows_that_no_trial_writes_are_written_again(trial: Path, table: pa.Table | None) -> None:
     buffer = io.BytesIO(b"PAR1")

@@ -131,7 +131,7 @@ class Manifest:
                 raise ValueError(f"it has schema {content['schema']!r}, and this version reads {_SCHEMA}")
             unpacked = {name: int(number) for name, number in content["unpacked"].items() if _ID.fullmatch(name)}
             return cls(tuple(map(Part.of, content["parts"])), unpacked)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             raise DamagedFile(f"{where} is damaged ({error})") from None
 
     def write(self, packed: Place) -> None:

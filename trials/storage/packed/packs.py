@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from trials.errors import DamagedFile
 from trials.storage.outages import errs
+from trials.storage.packed.index import require_index
 from trials.storage.packed.manifest import MANIFEST, Manifest, Part, PartFile, is_trial_name, sha256_of
 from trials.storage.packed.stacked_rows import RowSpan, rows_at, shapes_of
 from trials.storage.place import Place
@@ -22,7 +23,7 @@ TABLES_KEPT, BYTES_KEPT = 12, 256 << 20
 """How many decoded Parquet files a process keeps of a sweep, and how many bytes of them: a few megabytes each, unless
 the trials have very many rows. The last one stays in any case."""
 
-_DECODED = (pa.ArrowException, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError)
+_DECODED = (pa.ArrowException, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError)
 """What damaged content raises where it is decoded; FileNotFoundError is told apart before."""
 
 
@@ -59,7 +60,7 @@ class PackedTrial:
         file = self.part.rows[table]
         try:
             of_all, shapes = self.packs.table(file)
-            return rows_at(of_all, shapes, there[1])
+            return rows_at(of_all, shapes, there[1], self.id)
         except FileNotFoundError:
             raise
         except _DECODED as error:
@@ -77,6 +78,9 @@ class PackedTrial:
         if self.stored is None or self.stored[0] != name:
             return None
         _, archive, offset, length = self.stored
+        size = next((file.size for file in self.part.archives if file.name == archive), 0)
+        if offset < 0 or length < 0 or offset + length > size:
+            raise DamagedFile(f"{self.packs.path / archive} has no bytes {offset} to {offset + length}, only {size}")
         return read_range(self.packs.path / archive, offset, length)
 
 
@@ -244,7 +248,8 @@ def read_verified(packed: Place, file: PartFile) -> bytes:
 def _decoded(packed: Place, file: PartFile) -> Any:
     content = read_verified(packed, file)
     try:
-        return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+        table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+        return table if file.name.startswith("rows-") else require_index(table)
     except _DECODED as error:
         raise DamagedFile(f"{packed / file.name} is damaged ({_line(error)})") from None
 

@@ -18,7 +18,7 @@ from trials.storage.safe_read import ROW_BYTES, read_plain
 
 _UNREADABLE = (
     *(pa.ArrowException, OSError, DamagedFile),
-    *(ValueError, KeyError, TypeError, AttributeError, RecursionError),
+    *(ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError),
 )
 """What a file raises that is no index."""
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from trials.errors import shown
+
 TRIAL_COLUMN = "trial"
 """Column with the name of the trial that a row is of, for other readers of the file."""
 
@@ -60,11 +62,13 @@ def shapes_of(table: Any) -> list[Sequence[tuple[str, str | None]]]:
     return list(json.loads((table.schema.metadata or {}).get(_SHAPES, b"null")))
 
 
-def rows_at(table: Any, shapes: Sequence[Sequence[tuple[str, str | None]]], span: RowSpan) -> Any:
-    """A trial's table as it was. Raises ValueError, KeyError or IndexError if the file lacks it."""
-    if span.offset < 0 or span.length < 0 or span.offset + span.length > len(table):
+def rows_at(table: Any, shapes: Sequence[Sequence[tuple[str, str | None]]], span: RowSpan, trial: str) -> Any:
+    """The table of ``trial`` as it was. Raises ValueError, KeyError or IndexError if the file lacks it."""
+    if span.offset < 0 or span.length < 0 or span.shape < 0 or span.offset + span.length > len(table):
         raise ValueError(f"rows {span.offset} to {span.offset + span.length} of {len(table)}")
     part = table.slice(span.offset, span.length)
+    if others := [name for name in part[TRIAL_COLUMN].unique().to_pylist() if name != trial]:
+        raise ValueError(f"rows {span.offset} to {span.offset + span.length} are of {shown(others[0])}, not of {trial}")
     arrays = [pa.nulls(span.length) if place is None else part[place] for _, place in shapes[span.shape]]
     return pa.table(arrays, names=[name for name, _ in shapes[span.shape]])
 

@@ -18,26 +18,13 @@ import pyarrow.parquet as pq
 
 from trials.storage import files
 from trials.storage.leases.owner import new_token
+from trials.storage.packed.index import INDEX
 from trials.storage.packed.manifest import PART, Part, PartFile, described, sha256_of
 from trials.storage.packed.stacked_rows import stack_rows
 from trials.storage.place import Place
 
 ARCHIVE_CHECKPOINTS, ARCHIVE_BYTES = 100, 4 << 30
 """Most checkpoints of an archive, and the size from which it takes no more."""
-
-_ROWS = pa.list_(
-    pa.struct([
-        ("table", pa.string()), ("name", pa.string()),
-        ("shape", pa.int64()), ("offset", pa.int64()), ("length", pa.int64()),
-    ])
-)  # fmt: skip
-_CHECKPOINT = pa.struct([
-    ("name", pa.string()), ("archive", pa.string()), ("offset", pa.int64()), ("length", pa.int64()),
-])  # fmt: skip
-_INDEX = pa.schema([
-    ("trial", pa.string()), ("config", pa.binary()), ("state", pa.binary()), ("stamp", pa.list_(pa.int64())),
-    ("rows", _ROWS), ("checkpoint", _CHECKPOINT),
-])  # fmt: skip
 
 _NO_DATE = (1980, 1, 1, 0, 0, 0)
 
@@ -116,7 +103,7 @@ def _index(
             "rows": [spans[trial.id] for trial in trials],
             "checkpoint": [_place(stored.get(trial.id)) for trial in trials],
         },
-        schema=_INDEX,
+        schema=INDEX,
     )
 
 
