@@ -34,9 +34,9 @@ def counted_reads() -> Iterator[Counter[Path]]:
         found[self] += mode == "rb"
         return opened(self, mode, *arguments, **keywords)
 
-    def read_checked(path: Path, most: int) -> bytes:
+    def read_checked(path: Path, most: int, digest: str | None) -> bytes:
         found[Path(path)] += 1
-        return plain(path, most)
+        return plain(path, most, digest)
 
     plain = safe_read._read
     with pytest.MonkeyPatch.context() as patch:

@@ -37,8 +37,7 @@ _OF_TRIAL = "trial"
 _NO_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
 
 _OF_NETWORKS = frozenset({"architecture", "cost"})
-_OF_COMMITS = _OF_NETWORKS | {"net", "position", "data"}
-"""What commits of trials hold, of which any shows that the others must be there."""
+"""What commits of trials hold, of which any shows that a network, its position and its data must be there."""
 
 
 FILE_KINDS = {"checkpoint": (CHECKPOINT_NAME, CHECKPOINT_BYTES), "rows": (ROWS_NAME, ROW_BYTES)}
@@ -226,16 +225,15 @@ def _require_network(checkpoint: Mapping[str, Any]) -> None:
     Raises:
         ValueError, TypeError: something else of a commit is there, but not these, or they are of other types.
     """
-    if not checkpoint.keys() & _OF_COMMITS:
+    if not checkpoint.keys() & _OF_NETWORKS:
         return  # not of a trial that trains a network
     if not isinstance(net := checkpoint.get("net"), dict):
         raise TypeError(f"its net is {shown(net)}" if "net" in checkpoint else "it has no net")
-    if checkpoint.keys() & _OF_NETWORKS:
-        if lacking := [name for name in ("position", "data") if name not in checkpoint]:
-            raise ValueError(f"it has no {lacking[0]}")
-        if lacking := [name for name in ("model", "masks") if not isinstance(net.get(name), Mapping)]:
-            raise ValueError(f"its net has no {lacking[0]}")
-    position, data = checkpoint.get("position", {"stage": 0}), checkpoint.get("data", "")
+    if lacking := [name for name in ("position", "data") if name not in checkpoint]:
+        raise ValueError(f"it has no {lacking[0]}")
+    if lacking := [name for name in ("model", "masks") if not isinstance(net.get(name), Mapping)]:
+        raise ValueError(f"its net has no {lacking[0]}")
+    position, data = checkpoint["position"], checkpoint["data"]
     if not isinstance(position, dict) or any(type(position[k]) is not int for k in position) or "stage" not in position:
         raise ValueError(f"its position is {shown(position)}")
     if not isinstance(data, str):

@@ -6,6 +6,7 @@ only what the trial itself writes has types here, and names that would take anot
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -80,5 +81,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_figure(value: Any) -> bool:
-    """Whether it is NaN, or so small that sums of squares are finite."""
-    return type(value) in (int, float) and (value != value or abs(value) < MOST_FIGURE)
+    """Whether it is no finite number, which counts as none, or so small that sums of squares are finite."""
+    return (type(value) is float and not math.isfinite(value)) or (
+        type(value) in (int, float) and abs(value) < MOST_FIGURE
+    )

@@ -72,7 +72,7 @@ def test_a_sample_whose_number_is_none_is_a_damaged_file(
     folder = begin("searched")
     rewrite(folder, ran[0], lambda content: content["samples"][0].update(number=number))
     assert main(["--resume", "small"]) == COMPLETE
-    assert f"{ran[0]}/config.json is damaged: a sample has cell 'density=0.5' and number" in capsys.readouterr().out
+    assert f"{ran[0]}/config.json is damaged: a sample has the number" in capsys.readouterr().out
     assert json.dumps(number) != json.dumps(
         document(folder.trial_folder(ran[0]) / "config.json")["samples"][0]["number"]
     )

@@ -134,7 +134,6 @@ def test_no_table_in_a_checkpoint_leads_elsewhere(trial: Path, rows: Any) -> Non
         {"result": {"kept": 10**400}},
         {"result": {"kept": float("inf")}},
         {"result": {"density": ""}},
-        {"result": {"val_loss": -float("inf")}},
         {"result": {"val_accuracy": [0.5]}},
         {"result": {"val_accuracy": True}},
         {"result": {"warnings": True}},
@@ -278,14 +277,14 @@ NET = {"model": {}, "masks": {}}
 @pytest.mark.parametrize(
     "content",
     [
-        {"position": {"stage": 1}},
-        {"net": 3, "position": {"stage": 1}},
+        {"architecture": {}, "position": {"stage": 1}, "data": "f"},
+        {"net": 3, "architecture": {}, "position": {"stage": 1}, "data": "f"},
         {"net": NET, "architecture": {}, "data": "f"},
         {"net": NET, "architecture": {}, "position": {"stage": 1}},
         {"net": {"model": {}}, "architecture": {}, "position": {"stage": 1}, "data": "f"},
-        {"net": NET, "position": {"stage": "1"}},
-        {"net": NET, "position": {}},
-        {"net": NET, "data": 3},
+        {"net": NET, "architecture": {}, "position": {"stage": "1"}, "data": "f"},
+        {"net": NET, "architecture": {}, "position": {}, "data": "f"},
+        {"net": NET, "architecture": {}, "position": {"stage": 1}, "data": 3},
     ],
     ids=str,
 )
