@@ -65,7 +65,7 @@ def assert_said_once(said: list[str], storage: ErringStorage) -> None:
     assert len(said) in (0, 2), said
     if said:
         assert FIRST in said[0] or "no room to write" in said[0]
-        assert str(storage.folder.parent) in said[0]  # of the sweep's folder itself, too
+        assert str(Path(storage.folder).parent) in said[0]  # of the sweep's folder itself, too
         assert AGAIN in said[1]
 
 
