@@ -1,4 +1,4 @@
-"""What the fields of a stored sample may be: whoever can write in a storage may have changed them."""
+"""Checks the types of a stored sample's fields, since other processes and people may write in a storage."""
 
 from __future__ import annotations
 
