@@ -6,7 +6,8 @@
 # fault: raylet-sigkill
 # fault: driver-signals
 source "$(dirname "$0")/steps.sh"
-space=(--space bip_unstructured --profile demo)
+# Trials long enough for the worker, whose first process takes some seconds to start, to get some of them.
+space=(--space bip_unstructured --profile demo --set trial.prune.epochs=30)
 
 begin
 say "without the token nothing can be entered"
