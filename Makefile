@@ -22,7 +22,7 @@ test: $(VENV)/installed  ## run every test except the slowest (test-faults, test
 test-products: $(VENV)/installed  ## every method on every model trains a step or is refused; compact forms of every model (about an hour)
 	$(RUN) -m pytest -n 2 --maxschedchunk 1 tests/products
 
-test-faults: $(VENV)/installed  ## run every fault of docs/faults.md: machines killed, frozen and cut off (8 minutes)
+test-faults: $(VENV)/installed  ## run every fault of docs/faults.md: machines killed, frozen and cut off (an hour)
 	$(RUN) -m pytest tests/faults
 
 test-cluster: $(VENV)/installed  ## run a cluster of three machines in namespaces (20 minutes; needs root, openssh-server, rsync, iproute2)

@@ -32,6 +32,16 @@ def warnings_of_one_test() -> Iterator[None]:
     stop_signals._warned.clear()
 
 
+@pytest.fixture
+def not_under_nohup() -> Iterator[None]:
+    """Takes SIGHUP as a process does that was not started by nohup, also if these tests were."""
+    before = signal.getsignal(signal.SIGHUP)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture(autouse=True)
 def plug_ins_of_one_test() -> Iterator[None]:
     """Forgets what a test has admitted of users' code, which lies in its temporary folder."""

@@ -7,8 +7,8 @@ from rich.console import Console
 from sweeper.options import COMPLETE, FAILURES, STOPPED
 from sweeper.packing.automatic import drop_and_pack
 from sweeper.report.written import report_line
-from sweeper.results.report import show
-from sweeper.results.tables import compact_tables
+from sweeper.results.report import show_tables
+from sweeper.results.tables import compact_tables, read
 from sweeper.screen.activity import doing
 from sweeper.search.plan import Plan
 from trials.errors import UserError
@@ -35,8 +35,9 @@ def conclude(plan: Plan, console: Console, *, interrupted: bool = False) -> int:
             raise
         way = "free space, then run the same command again" if files.is_full(error) else "the next run writes them"
         console.print(f"the tables were not written ({error}): {way}", markup=False)
-    show(folder.path, console)
-    console.print(report_line(folder.path), markup=False)
+    sweep = read(folder.path)
+    show_tables(sweep, console)
+    console.print(report_line(sweep), markup=False)
     if interrupted:
         raise KeyboardInterrupt(f"{folder.path.name} was stopped; everything is committed, and the same call resumes")
     if not plan.complete:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from sweeper.report.gathered import Gathered, gathered
+from sweeper.report.gathered import Gathered, gathered_of
 from sweeper.report.page import report_html
+from sweeper.results.frames import SweepTables
 from trials.errors import UserError
 from trials.storage import files
 from trials.storage.place import Place
@@ -71,10 +72,11 @@ def require_page_file(to: Path) -> None:
         )
 
 
-def report_line(path: Place) -> str:
+def report_line(sweep: SweepTables) -> str:
     """Write a sweep's report into its folder and return a line: where it is, or why it could not be written."""
+    path = sweep.path
     try:
-        files.write(path / REPORT, report_html(gathered(path)).encode())
+        files.write(path / REPORT, report_html(gathered_of(sweep)).encode())
     except Exception as error:  # noqa: BLE001  the results are committed, and no fault of a drawing may hide them
         return f"report: {REPORT} was not written ({said_of(error)})"
     return f"report: {path / REPORT}"

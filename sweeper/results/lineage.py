@@ -28,12 +28,17 @@ def lineage_rows(samples: Sequence[Mapping[str, Any]], config: Mapping[str, Any]
 
 
 def history(lineage: pd.DataFrame, cell: str, member: int) -> pd.DataFrame:
-    """The ancestry of a member of the last generation: one row of ``lineage`` per generation, the first one first."""
+    """The ancestry of a member of the last generation: one row of ``lineage`` per generation, the first one first.
+
+    It begins later where the record of an ancestor is lost, such as one whose config is damaged.
+    """
     mine = lineage[lineage["cell"] == cell].reset_index(drop=True)
     generations, members, parents = (mine[name].tolist() for name in ("generation", "member", "parent"))
     at = {place: i for i, place in enumerate(zip(generations, members, strict=True))}
     found: list[int] = []
     for generation in range(max(generations, default=-1), -1, -1):
+        if (generation, member) not in at:
+            break
         found.append(at[generation, member])
         member = parents[found[-1]]
     through: pd.DataFrame = mine.iloc[found[::-1]].reset_index(drop=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
@@ -92,12 +93,22 @@ WITHOUT_SPACE = StoredSpace(("trial",), 0, (), None, stored_objectives({}), ())
 """Stands for the space of trials that were run one by one (``python -m trials``): each is a group of its own."""
 
 
+_read_already: WeakKeyDictionary[SweepTables, StoredSpace | None] = WeakKeyDictionary()
+"""A report's tables are of one time, and so is their space: each of its figures asks for it."""
+
+
 def stored_space(sweep: SweepTables) -> StoredSpace | None:
     """Return the space of a sweep as of its last change; None if the sweep has no ``sweep.yaml``.
 
     Raises:
         UserError: the file is damaged, is of another version, or does not fit the trials.
     """
+    if sweep not in _read_already:
+        _read_already[sweep] = _stored_space(sweep)
+    return _read_already[sweep]
+
+
+def _stored_space(sweep: SweepTables) -> StoredSpace | None:
     document = SweepFolder(sweep.path).space_document()
     if document is None:
         return None

@@ -104,6 +104,7 @@ def _own_the_terminal() -> None:
     import termios
 
     os.setsid()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also if these tests were started by nohup
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 

@@ -147,8 +147,9 @@ def in_place_of_ray(run: Run, runs: Callable[..., bool] = run_plan, *, shows: bo
         due = progress.Progress.due
         patch.setattr(progress.Progress, "due", lambda self: (True, due(self)[1]))  # a commit after each step
         if not shows:
-            patch.setattr(concluding, "report_line", lambda path: "")
-            patch.setattr(concluding, "show", lambda path, console: None)
+            patch.setattr(concluding, "report_line", lambda sweep: "")
+            patch.setattr(concluding, "read", lambda path: None)
+            patch.setattr(concluding, "show_tables", lambda sweep, console: None)
         yield
 
 

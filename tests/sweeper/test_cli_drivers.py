@@ -99,6 +99,7 @@ def test_an_unreadable_lease_has_no_owner(here: Path, ran: list[str], content: s
     assert sweep() == COMPLETE
 
 
+@pytest.mark.usefixtures("not_under_nohup")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_before_trials_run_ends_quietly(
     capsys: pytest.CaptureFixture[str], here: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals

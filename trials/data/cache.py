@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -22,6 +23,9 @@ from trials.system.account import name_account
 from trials.system.kernel_lock import LACKING, FileLocked
 
 FORMAT = 1  # version of the file format and of the decoding; raise it when either changes: old entries are then unused
+WAITS_QUIETLY_S = 30.0
+"""Seconds after which a process says that it waits for another one that reads the same data."""
+
 _TAIL_BYTES = 4096
 _log = logging.getLogger(__name__)
 
@@ -43,7 +47,7 @@ def one_at_a_time(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLocked(path)
     try:
-        lock.acquire()
+        _acquire(lock)
     except OSError as error:
         if error.errno not in LACKING:
             raise
@@ -114,11 +118,22 @@ def _lock(folder: Path, key: str) -> FileLocked | None:
     lock = FileLocked(folder / f"{key}.lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        _acquire(lock)
     except OSError as error:  # also on file systems without flock
         _log.warning("decoded images are not cached in %s: %s", folder, error)
         return None
     return lock
+
+
+def _acquire(lock: FileLocked) -> None:
+    """Wait for a lock without a limit, since a large data set takes hours to read; a long wait is a logged warning."""
+    try:
+        lock.acquire(WAITS_QUIETLY_S)
+    except OSError as error:
+        if error.errno != errno.ETIMEDOUT:
+            raise
+        _log.warning("waiting for the process that has locked %s: it reads the same data", lock.path)
+        lock.acquire()
 
 
 def _read(folder: Path, key: str) -> Arrays | None:

@@ -43,6 +43,7 @@ def test_nohup_is_respected_by_single_trials() -> None:
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
+@pytest.mark.usefixtures("not_under_nohup")
 def test_without_nohup_it_stops_a_trial() -> None:
     with stop_requests() as asked:
         os.kill(os.getpid(), signal.SIGHUP)

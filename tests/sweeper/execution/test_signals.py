@@ -17,7 +17,7 @@ from tests.trials.processes import wait_for
 from trials.storage.leases.lease import Lease
 
 
-@pytest.mark.usefixtures("no_stray_handlers")
+@pytest.mark.usefixtures("not_under_nohup", "no_stray_handlers")
 @pytest.mark.parametrize("number", WATCHED)
 def test_a_signal_that_another_handler_took_acts_once_the_handlers_are_back(number: signal.Signals) -> None:
     acted: list[signal.Signals] = []
@@ -36,7 +36,7 @@ def test_a_signal_that_another_handler_took_acts_once_the_handlers_are_back(numb
     assert signal.set_wakeup_fd(wakeup) == -1
 
 
-@pytest.mark.usefixtures("no_stray_handlers")
+@pytest.mark.usefixtures("not_under_nohup", "no_stray_handlers")
 def test_every_signal_acts_once() -> None:
     acted: list[signal.Signals] = []
     with handled(acted.append) as again:
@@ -46,7 +46,7 @@ def test_every_signal_acts_once() -> None:
     assert acted == list(WATCHED)
 
 
-@pytest.mark.usefixtures("no_stray_handlers")
+@pytest.mark.usefixtures("not_under_nohup", "no_stray_handlers")
 @pytest.mark.parametrize("number", WATCHED)
 def test_a_signal_cancels_the_alarm_by_which_rays_native_handler_aborts(number: signal.Signals) -> None:
     with handled(lambda _: None):

@@ -22,6 +22,9 @@ from trials.storage.place import ObjectPath
 MOST_OF_A_TRIAL = 15
 """Requests for a trial that commits once."""
 
+MOST_OF_A_SWEEP = 110
+"""Requests of a sweep beside those of its trials: plan, tables, results, report, and the dense network they share."""
+
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[Requests]:
@@ -73,6 +76,9 @@ def test_a_trial_takes_few_requests(
     per_trial = {kind: (many[kind] - few[kind]) / 4 for kind in many if many[kind] != few[kind]}
     listed = "".join(f"\n{number:5} {kind}" for kind, number in per_trial.items())
     assert sum(per_trial.values()) <= MOST_OF_A_TRIAL, listed
+    fixed = sum(few.values()) - 2 * sum(per_trial.values())
+    assert fixed <= MOST_OF_A_SWEEP, "".join(f"\n{number:5} {kind}" for kind, number in few.items())
+    assert few["GET /storage-of-tests/S/sweep/tables/epochs.parquet"] == 1  # the results and the report share them
 
 
 def _kind(method: str, path: str) -> str:

@@ -56,7 +56,7 @@ def absent(*_: Any, **__: Any) -> str:
         (files, ("write", full), "[Errno 28] No space left on device"),
         (written, ("report_html", broken), "ZeroDivisionError: float division by zero"),
         (written, ("report_html", absent), "ModuleNotFoundError: No module named 'jinja2'"),
-        (written, ("gathered", broken), "ZeroDivisionError: float division by zero"),
+        (written, ("gathered_of", broken), "ZeroDivisionError: float division by zero"),
     ],
 )
 def test_a_report_that_cannot_be_written_is_one_line(

@@ -13,6 +13,7 @@ from sweeper.cli import COMPLETE, main
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.report.figures import lineage
 from sweeper.report.gathered import gathered
+from sweeper.report.page import report_html
 from sweeper.results.summary import summarise
 from sweeper.results.tables import load
 from tests.sweeper.populations import SEARCH, landscape, places, population
@@ -42,6 +43,29 @@ def test_the_lineage_is_drawn(tmp_path: Path) -> None:
     assert lineage_plot.main([str(tmp_path / "small"), "--to", str(tmp_path / "lineage.svg")]) == 0
     assert (tmp_path / "lineage.svg").stat().st_size > 10_000
     assert lineage_plot.main([str(tmp_path / "nothing"), "--to", str(tmp_path / "x.png")]) == 2
+
+
+def test_the_ancestry_begins_where_an_ancestor_is_lost(tmp_path: Path) -> None:
+    """A damaged config is left out of the tables; figures and report are drawn without it."""
+    plan = begun(population(), tmp_path / "small")
+    plan.folder.append({"space": plan.space.document()})
+    run_out(plan, landscape)
+    whole = load(tmp_path / "small").lineage
+
+    def ancestry() -> pd.DataFrame:
+        rows = lineage.draw(gathered(tmp_path / "small"), "density=0.5").rows
+        rows = rows[(rows["cell"] == "density=0.5") & (rows["kind"] == "reached") & rows["best"]]
+        return rows.sort_values("generation")
+
+    best = ancestry()
+    assert best["generation"].tolist() == [0, 1, 2]
+    first = whole[(whole["cell"] == "density=0.5") & (whole["generation"] == 0)]
+    lost = first[first["member"] == best["member"].tolist()[0]]["trial"].tolist()[0]
+    (plan.folder.trial_folder(lost) / "config.json").write_text("{")
+    found = gathered(tmp_path / "small")
+    assert lost in "".join(found.sweep.damaged)
+    assert ancestry()["generation"].tolist() == [1, 2]
+    assert "lineage" in report_html(found)
 
 
 def test_the_lineage_of_a_sweep_in_a_bucket_is_drawn(tmp_path: Path) -> None:

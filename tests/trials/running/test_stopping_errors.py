@@ -55,6 +55,7 @@ def test_an_error_after_a_request_to_stop_is_no_failure(
     assert state_of(folder_of(config, tmp_path)).failures == state.failures
 
 
+@pytest.mark.usefixtures("not_under_nohup")
 @pytest.mark.fault("batch-warning")
 @pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_every_signal_that_asks_to_stop_is_collected(number: signal.Signals) -> None:

@@ -67,23 +67,20 @@ def packs_of(sweep: Place, *, thorough: bool | None = None) -> Packs | None:
 
 
 def _without_manifest(sweep: Place, thorough: bool) -> Packs | None:
+    if not thorough or not any(map(FILE_NAME.fullmatch, files.names(sweep / PACKED))):
+        forget_packs(sweep)
+        return None
     with _lock:
         known = _known.get(str(sweep))
-    if thorough and (not isinstance(sweep, Path) or (sweep / PACKED).is_dir()):
-        found = rebuilt(sweep / PACKED)
-        if found.parts:
-            line = f"{sweep / PACKED / MANIFEST} is missing: the files beside it say what is packed"
-            if known is not None and known[1].manifest == found:
-                return known[1]
-            packs = Packs(sweep / PACKED, found, line)
-            _keep(sweep, None, packs)
-            return packs
-        if any(map(FILE_NAME.fullmatch, files.names(sweep / PACKED))):  # the manifest was there before them
-            forget_packs(sweep)
-            where = sweep / PACKED / MANIFEST
-            return Packs(sweep / PACKED, found, f"{where} is missing, and no index beside it can be read")
-    forget_packs(sweep)
-    return None
+    found, where = rebuilt(sweep / PACKED), sweep / PACKED / MANIFEST
+    if not found.parts:
+        forget_packs(sweep)
+        return Packs(sweep / PACKED, found, f"{where} is missing, and no index beside it can be read")
+    if known is not None and known[1].manifest == found:
+        return known[1]
+    packs = Packs(sweep / PACKED, found, f"{where} is missing: the files beside it say what is packed")
+    _keep(sweep, None, packs)
+    return packs
 
 
 def _keep(sweep: Place, stamp: Any, packs: Packs) -> None:
