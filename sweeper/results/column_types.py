@@ -123,5 +123,8 @@ def together(columns: dict[str, list[Any]], name: str) -> list[Any]:
 
 
 def _scalar(text: str) -> Any:
-    value = json.loads(text)
+    try:
+        value = json.loads(text)
+    except ValueError:  # a config's own key ends like that, which was allowed once
+        return text
     return text if isinstance(value, (list, dict)) else value

@@ -1,4 +1,4 @@
-"""Names of the figures that methods add to the tables: each needs a column of its own."""
+"""Names of what methods add to the tables, figures and fields of configs: each needs a column of its own."""
 
 from __future__ import annotations
 
@@ -28,6 +28,21 @@ def require_reports(reports: object, config: TrialConfig) -> None:
                 f"{said} names {name!r}, but a field of its config has that column in the table trials: rename the "
                 "figure"
             )
+
+
+def require_fields(config: TrialConfig) -> None:
+    """Check that the fields of a method's config, whose mappings may have any keys, have columns of their own.
+
+    Raises:
+        UserError: two of them have one path, or a path is the name of another column.
+    """
+    said, seen = f"method is {config.method!r}, whose config has", set[str]()
+    for path, _ in leaves(config.model_dump(mode="json")):
+        if path in seen:
+            raise UserError(f"{said} two fields with the path {path!r}: write no keys with dots beside mappings")
+        seen.add(path)
+        if taken := name_taken(path, ()):
+            raise UserError(f"{said} the field {shown(path)}, {taken}: rename its key")
 
 
 def name_taken(name: object, reserved: Collection[str]) -> str:

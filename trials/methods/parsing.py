@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from trials.config.figure_names import require_reports
+from trials.config.figure_names import require_fields, require_reports
 from trials.config.stored_content import as_then
 from trials.config.trial_config import TrialConfig
 from trials.errors import UserError, shown, unknown_name
@@ -24,6 +24,7 @@ def parse(content: object) -> TrialConfig:
     """
     config = _parse(content)
     if not METHODS.built_in(config.method):
+        require_fields(config)
         require_reports(METHODS[config.method].reports, config)
     return config
 

@@ -9,6 +9,7 @@ import pytest
 
 from sweeper.folder.packed_records import PackedRecords
 from sweeper.folder.sweep_folder import Sample, SweepFolder
+from sweeper.results.column_types import BESIDE
 from sweeper.results.tables import read
 from sweeper.results.texts.summary_texts import _percent
 from tests.trials.sealed_files import document, without_checksum, write_document
@@ -73,3 +74,15 @@ def test_a_changed_config_is_damaged(
 @pytest.mark.parametrize(("value", "text"), [(None, ""), ([], "[]"), (0.5, "50.00"), (10**400, str(10**400))])
 def test_a_density_that_is_no_number_is_shown_as_it_is(value: object, text: str) -> None:
     assert _percent(value) == text
+
+
+@pytest.mark.parametrize("value", ["abc", "[1", "", 3.0, ["a"]])
+@pytest.mark.parametrize("end", BESIDE)
+def test_keys_that_end_like_columns_are_read(tmp_path: Path, end: str, value: object) -> None:
+    """They are refused now; configs of earlier versions may have them."""
+    sweep = made(tmp_path)
+    sweep.schedule(NAME, {"method": "bip", "weights": {f"a{end}": value, "b": 1}}, (Sample("a", 0, {}, {}, {}),))
+    trials = read(tmp_path / "s").trials
+    assert len(trials) == 2
+    (found,) = trials[trials["trial"] == NAME].filter(like="weights.a").dropna(axis=1).to_numpy().tolist()
+    assert str(value) in map(str, found) or repr(value).replace("'", '"') in found

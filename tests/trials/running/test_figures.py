@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import enum
 import math
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 from fractions import Fraction
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import Field
 
 from sweeper.columns import ALWAYS, SOME
 from sweeper.results.column_types import BESIDE
@@ -213,6 +215,36 @@ def ran(folder: Path, method: type[Method], epochs: int = 1) -> State:
         recipe = {"epochs": epochs, "batch_size": 360}
         config = parse({**BASE, "method": "own", "train": recipe})
         return run(config, folder / "trials" / "own", TrialHost(folder / "stages"))
+
+
+class KeyedConfig(Config):
+    weights: dict[str, Any] = Field(default_factory=dict)
+    config: dict[str, Any] = Field(default_factory=dict)
+
+
+class Keyed(Own):
+    Config = KeyedConfig
+
+
+@pytest.mark.usefixtures("few_digits")
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        *(({"weights": {f"a{end}": "b"}}, f"field 'weights.a{end}', but *{end} is for values") for end in BESIDE_ENDS),
+        ({"weights": {"a.b": 1, "a": {"b": 2}}}, "two fields with the path 'weights.a.b'"),
+        ({"config": {"density": 1}}, "field 'config.density', but config.* is for fields of configs"),
+    ],
+)
+def test_keys_of_a_config_that_are_other_columns_are_refused(
+    monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], said: str
+) -> None:
+    monkeypatch.setattr(type(METHODS), "built_in", lambda self, name: False)
+    recipe = {"epochs": 1, "batch_size": 360}
+    with known(METHODS, "own", Keyed):
+        content = {**BASE, "method": "own", "train": recipe}
+        assert parse({**content, "weights": {"conv1.weight": 0.5, "a": {"text": 1}}}).weights["a"] == {"text": 1}
+        with pytest.raises(UserError, match=re.escape(said)):
+            parse({**content, **fields})
 
 
 @pytest.mark.usefixtures("few_digits")
