@@ -34,7 +34,7 @@ FLOORS = {
         {"__main__", ""},
     ],
     "sweeper": [
-        {"columns", "options", "screen", "doors", "runtime_env"},
+        {"columns", "options", "screen", "doors", "runtime_env", "means"},
         {"console"},
         {"run_options"},
         {"space"},

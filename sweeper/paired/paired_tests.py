@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sweeper.means import deviation_of, mean_of
+
 LEVEL = 0.95
 """Of the confidence interval."""
 
@@ -55,10 +57,10 @@ def paired_test(first: Sequence[float], second: Sequence[float]) -> PairedTest:
     scale = max(1e-300, *map(abs, first), *map(abs, second))
     differences = [b - a for a, b in zip(first, second, strict=True)]
     ranked = [round(d / scale, _DIGITS) for d in differences]  # so that rounding makes no differences unequal
-    mean = math.fsum(differences) / n
+    mean = mean_of(differences)
     if n == 1:
         return PairedTest(1, mean, note="one seed in common: no test")
-    std = math.sqrt(math.fsum((d - mean) ** 2 for d in differences) / (n - 1))
+    std = deviation_of(differences)
     ranks = n >= FEWEST_FOR_RANKS and any(ranked)
     p_wilcoxon = float(stats.wilcoxon(ranked).pvalue) if ranks else math.nan
     if max(ranked) - min(ranked) <= 2 * 10**-_DIGITS:

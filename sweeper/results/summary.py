@@ -6,7 +6,6 @@ beside it and chooses nothing. Where the best trial is confirmed, its own figure
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from sweeper.columns import config_column
+from sweeper.means import deviation_of, mean_of
 from sweeper.results.bounds import columns_needed, feasible
 from sweeper.results.cell_trials import CellTrials, confirmed_of, searched_values
 from sweeper.results.frames import SweepTables
@@ -277,17 +277,12 @@ def rules_of(rows: Sequence[Row]) -> str:
 
 def mean(values: Sequence[Any]) -> float:
     """Mean of the values that are not None; NaN if there are none."""
-    numbers = [float(value) for value in values if value is not None]
-    return math.fsum(numbers) / len(numbers) if numbers else math.nan
+    return mean_of([float(value) for value in values if value is not None])
 
 
 def std(values: Sequence[Any]) -> float:
     """Standard deviation (ddof 1) of the values that are not None; NaN for fewer than two."""
-    numbers = [float(value) for value in values if value is not None]
-    centre = mean(numbers)
-    return (
-        math.sqrt(math.fsum((x - centre) ** 2 for x in numbers) / (len(numbers) - 1)) if len(numbers) > 1 else math.nan
-    )
+    return deviation_of([float(value) for value in values if value is not None])
 
 
 def _dense_rows(

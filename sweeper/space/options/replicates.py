@@ -7,7 +7,6 @@ for once, its trials differ in their seeds only, and the search is told one valu
 from __future__ import annotations
 
 import itertools
-import math
 import statistics
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from sweeper.means import deviation_of, mean_of
 from sweeper.space.options.named_options import NamedOptions, read_named_options
 from sweeper.space.values import mapping, scalars
 from trials.errors import UserError, exact, shown
@@ -43,7 +43,7 @@ class JudgeByMean(PointJudge):
     name: Literal["mean"] = "mean"
 
     def value(self, values: Sequence[float], sign: int) -> float:
-        return math.fsum(values) / len(values)
+        return mean_of(values)
 
 
 class JudgeByMedian(PointJudge):
@@ -53,6 +53,13 @@ class JudgeByMedian(PointJudge):
 
     def value(self, values: Sequence[float], sign: int) -> float:
         return statistics.median(values)
+
+
+def _spread(values: Sequence[float]) -> float:
+    try:
+        return statistics.stdev(values)
+    except OverflowError:  # of figures near the largest float64
+        return deviation_of(values)
 
 
 class JudgeByLowerBound(PointJudge):
@@ -66,8 +73,7 @@ class JudgeByLowerBound(PointJudge):
     k: float = Field(default=1.0, ge=0)
 
     def value(self, values: Sequence[float], sign: int) -> float:
-        mean = math.fsum(values) / len(values)
-        return mean - sign * self.k * (statistics.stdev(values) if len(values) > 1 else 0.0)
+        return mean_of(values) - sign * self.k * (_spread(values) if len(values) > 1 else 0.0)
 
 
 JUDGES: dict[str, type[PointJudge]] = {

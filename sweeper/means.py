@@ -1,0 +1,31 @@
+"""Means and standard deviations of any figures: a method may report 1e300, or infinity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+
+def mean_of(numbers: Sequence[float]) -> float:
+    """Arithmetic mean; NaN of no numbers, of a NaN and of infinities of both signs."""
+    if not numbers:
+        return math.nan
+    if not all(map(math.isfinite, numbers)):
+        return sum(numbers) / len(numbers)
+    try:
+        return math.fsum(numbers) / len(numbers)
+    except OverflowError:
+        scale = max(map(abs, numbers))
+        return scale * (math.fsum(number / scale for number in numbers) / len(numbers))
+
+
+def deviation_of(numbers: Sequence[float]) -> float:
+    """Standard deviation (ddof 1); NaN of fewer than two numbers, and where one is not finite."""
+    if len(numbers) < 2 or not all(map(math.isfinite, numbers)):
+        return math.nan
+    centre = mean_of(numbers)
+    try:
+        return math.sqrt(math.fsum((number - centre) ** 2 for number in numbers) / (len(numbers) - 1))
+    except OverflowError:
+        scale = max(map(abs, numbers))
+        return scale * deviation_of([number / scale for number in numbers])
