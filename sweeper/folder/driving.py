@@ -28,6 +28,8 @@ def driving(folder: SweepFolder, console: Console) -> Iterator[Lease]:
     """
     lease = Lease(folder.path / "lock")
     _require_lockable(folder.path / "lock")
+    if isinstance(folder.stages, Path) and os.path.lexists(folder.stages) and not folder.stages.is_dir():
+        raise UserError(f"{folder.stages} is no folder, so no sweep can be run beside it: move it away")
     with refused_at_start(folder.path):  # while it starts: later, calls of the storage wait
         require_locks(folder.path / "lock")
         require_locks(folder.stages)

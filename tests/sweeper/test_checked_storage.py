@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from sweeper.cli import main
 from sweeper.execution.stop_file import StopFile
 from sweeper.execution.told_rows import ToldRows
 from sweeper.folder.search_ends import ShorterSearch, read_shorter, write_shorter
@@ -151,6 +152,33 @@ def test_the_folder_of_the_trials_is_no_link(folder: SweepFolder, tmp_path: Path
     for ask in (folder.records, folder.repair, lambda: read(folder.path)):
         with pytest.raises(UserError, match="trials is a link, which is not followed"):
             ask()
+
+
+@pytest.mark.fault("link-leads-outside")
+def test_a_link_that_leads_to_itself_in_the_place_of_the_lock(
+    folder: SweepFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock, storage = folder.path / "lock", str(folder.path.parent)
+    shutil.rmtree(str(lock), ignore_errors=True)
+    Path(str(lock)).symlink_to("lock")
+    for command, code in (["--show"], 0), (["--list"], 0), (["--pack"], 2):
+        name = ["small"] if command != ["--list"] else []
+        assert main([*command, *name, "--storage", storage]) == code
+        assert "Traceback" not in (said := capsys.readouterr().err)
+        assert (f"{lock} is no folder, so the sweep cannot be run" in said) == (code == 2)
+
+
+@pytest.mark.fault("no-file")
+@pytest.mark.parametrize("make", [lambda path: path.symlink_to("nowhere"), lambda path: path.write_text("x")])
+def test_a_storage_without_a_folder_of_shared_trials_is_not_packed(
+    folder: SweepFolder, capsys: pytest.CaptureFixture[str], make: Callable[[Path], object]
+) -> None:
+    shutil.rmtree(str(folder.stages), ignore_errors=True)
+    make(Path(str(folder.stages)))
+    assert main(["--pack", "small", "--storage", str(folder.path.parent)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {folder.stages} is no folder, so no sweep can be run beside it: move it away\n"
+    )
 
 
 @pytest.mark.fault("link-leads-outside")

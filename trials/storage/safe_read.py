@@ -113,6 +113,8 @@ def _opened(path: Path) -> Iterator[tuple[int, int]]:
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO, errno.ENODEV) and (kind := _kind(path)) is not None:
             raise DamagedFile(f"{path} is {kind}") from None
+        if error.errno == errno.ELOOP:
+            raise DamagedFile(f"{path} cannot be read: a folder around it is a link that leads to itself") from None
         raise
     try:
         there = os.fstat(opened)
