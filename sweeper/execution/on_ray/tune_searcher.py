@@ -72,7 +72,8 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         self._tables = TableWriter(plan.folder, plan.finished)
         self.storage = DriverStorage(plan, display.note)
         self._endings = ShownEndings(plan, display, self.memory.why)
-        self._fingerprints = {used.name: used.fingerprint for used in plan.folder.data()}
+        with self.storage.patience.active():
+            self._fingerprints = {used.name: used.fingerprint for used in plan.folder.data()}
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle nothing: Tune pickles its searcher at the start, and this one has no state to save."""
