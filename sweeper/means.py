@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+_SMALL = 1e-280
+"""Sums of squares below it have lost digits."""
+
 
 def mean_of(numbers: Sequence[float]) -> float:
     """Arithmetic mean; NaN of no numbers, of a NaN and of infinities of both signs."""
     if not numbers:
         return math.nan
     if not all(map(math.isfinite, numbers)):
-        return sum(numbers) / len(numbers)
+        return sum(number for number in numbers if not math.isfinite(number))
     try:
         return math.fsum(numbers) / len(numbers)
     except OverflowError:
@@ -25,7 +28,10 @@ def deviation_of(numbers: Sequence[float]) -> float:
         return math.nan
     centre = mean_of(numbers)
     try:
-        return math.sqrt(math.fsum((number - centre) ** 2 for number in numbers) / (len(numbers) - 1))
+        squares = math.fsum((number - centre) ** 2 for number in numbers)
     except OverflowError:
+        squares = math.inf
+    if math.isinf(squares) or (squares < _SMALL and max(numbers) > min(numbers)):
         scale = max(map(abs, numbers))
         return scale * deviation_of([number / scale for number in numbers])
+    return math.sqrt(squares / (len(numbers) - 1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -13,6 +12,7 @@ from optuna.trial import FrozenTrial
 from sweeper.dashboard.parameters import common_distribution, shown_value
 from sweeper.folder.confirmations import confirmation_of
 from sweeper.folder.sweep_folder import Record, SweepFolder
+from sweeper.means import mean_of
 from sweeper.search.cells.cell_studies import StudiedPoint
 from sweeper.space.space import Space
 from sweeper.space.values import finite_number
@@ -94,7 +94,7 @@ def _attrs(space: Space, point: StudiedPoint) -> dict[str, Any]:
     for column in dict.fromkeys((*(objective.column for objective in space.objectives), *_ATTRS)):
         known = [value for result in results if (value := finite_number(result.get(column))) is not None]
         if known:
-            attrs[column] = statistics.fmean(known)
+            attrs[column] = mean_of(known)
         if len(ids) > 1 and known:
             attrs[f"{column} of replicates"] = [result.get(column) for result in results]
     warnings = {str(code) for result in results for code in result.get("warnings") or ()}

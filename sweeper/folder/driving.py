@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
@@ -16,7 +17,7 @@ from trials.errors import UserError
 from trials.storage.leases.lease import HEARTBEAT_S, Lease
 from trials.storage.leases.lease_store import require_locks
 from trials.storage.outages import one_line_if_full, refused_at_start
-from trials.storage.place import Place
+from trials.storage.place import ObjectPath, Place
 
 
 @contextmanager
@@ -28,9 +29,8 @@ def driving(folder: SweepFolder, console: Console) -> Iterator[Lease]:
     """
     lease = Lease(folder.path / "lock")
     _require_lockable(folder.path / "lock")
-    if isinstance(folder.stages, Path) and os.path.lexists(folder.stages) and not folder.stages.is_dir():
-        raise UserError(f"{folder.stages} is no folder, so no sweep can be run beside it: move it away")
     with refused_at_start(folder.path):  # while it starts: later, calls of the storage wait
+        _require_folder(folder.stages)
         require_locks(folder.path / "lock")
         require_locks(folder.stages)
     with one_line_if_full(folder.path):
@@ -41,6 +41,24 @@ def driving(folder: SweepFolder, console: Console) -> Iterator[Lease]:
             )
         with lease:
             yield lease
+
+
+def _require_folder(stages: Place) -> None:
+    """Check that nothing but a folder, or a link to one, lies in the place of the shared trials.
+
+    Raises:
+        UserError: something else does.
+    """
+    if isinstance(stages, ObjectPath) or not os.path.lexists(stages):
+        return
+    try:
+        is_folder = stat.S_ISDIR(stages.stat().st_mode)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
+        is_folder = False
+    if not is_folder:
+        raise UserError(f"{stages} is no folder, so no sweep can be run beside it: move it away")
 
 
 def _require_lockable(lock: Place) -> None:

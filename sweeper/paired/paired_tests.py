@@ -63,11 +63,11 @@ def paired_test(first: Sequence[float], second: Sequence[float]) -> PairedTest:
     std = deviation_of(differences)
     ranks = n >= FEWEST_FOR_RANKS and any(ranked)
     p_wilcoxon = float(stats.wilcoxon(ranked).pvalue) if ranks else math.nan
-    if max(ranked) - min(ranked) <= 2 * 10**-_DIGITS:
+    error = std / math.sqrt(n)
+    if max(ranked) - min(ranked) <= 2 * 10**-_DIGITS or not error:
         same = "the same" if any(ranked) else "0"
         note = f"every difference is {same}: without spread there is no t test"
         return PairedTest(n, mean if any(ranked) else 0.0, 0.0, p_wilcoxon=p_wilcoxon, note=note)
-    error = std / math.sqrt(n)
     reach = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * error
     p = 2 * float(stats.t.sf(abs(mean / error), n - 1))
     return PairedTest(n, mean, std, mean - reach, mean + reach, p, p_wilcoxon)

@@ -13,7 +13,7 @@ from sweeper.results.cell_trials import CellTrials
 from sweeper.results.frames import SweepTables
 from sweeper.results.report import Standing, count, figures_of
 from sweeper.results.retried import with_retries
-from sweeper.results.stored_space import WITHOUT_SPACE, StoredSpace, stored_space
+from sweeper.results.stored_space import WITHOUT_SPACE, StoredSpace, stored_space, with_space
 from sweeper.results.tables import read
 from trials.storage.place import Place
 
@@ -67,6 +67,7 @@ def gathered_of(sweep: SweepTables) -> Gathered:
     Raises:
         UserError: the sweep's ``sweep.yaml`` is damaged or of another version.
     """
-    space = stored_space(sweep) or WITHOUT_SPACE
+    stored = stored_space(sweep)
+    space = stored or WITHOUT_SPACE
     documents = tuple(SweepFolder(sweep.path).documents())
-    return Gathered(with_retries(sweep, space), space, count(sweep, space), documents)
+    return Gathered(with_space(with_retries(sweep, space), stored), space, count(sweep, space), documents)

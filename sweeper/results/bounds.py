@@ -34,7 +34,7 @@ def missed_by_all(rows: Sequence[Mapping[str, Any]], constraints: Sequence[Const
     known = [[value for value in of_rows if value is not None] for of_rows in missed]
     if any(len(there) < len(rows) for there in known):
         return None
-    return sum(max(there) for there in known) if rows else 0.0
+    return sum((max(there) for there in known), 0.0) if rows else 0.0
 
 
 def columns_needed(constraints: Sequence[Constraint]) -> set[str]:

@@ -41,7 +41,7 @@ def show(path: Place, console: Console) -> None:
 
 
 def show_tables(sweep: SweepTables, console: Console) -> Standing:
-    """Like :func:`show`, of tables that were read with the rows :data:`ROWS_SHOWN`; returns how far the sweep is."""
+    """Like :func:`show`, of tables that have at least the rows :data:`ROWS_SHOWN`; returns how far the sweep is."""
     space = stored_space(sweep) or WITHOUT_SPACE
     found = count(sweep, space)
     print_line(console, str(found))

@@ -6,7 +6,7 @@ The driver reads a space whole before it runs anything, which needs torch; a rep
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -93,22 +93,27 @@ WITHOUT_SPACE = StoredSpace(("trial",), 0, (), None, stored_objectives({}), ())
 """Stands for the space of trials that were run one by one (``python -m trials``): each is a group of its own."""
 
 
-_read_already: WeakKeyDictionary[SweepTables, StoredSpace | None] = WeakKeyDictionary()
-"""A report's tables are of one time, and so is their space: each of its figures asks for it."""
+_known: WeakKeyDictionary[SweepTables, StoredSpace | None] = WeakKeyDictionary()
+"""The spaces of tables that :func:`with_space` has made."""
+
+
+def with_space(sweep: SweepTables, space: StoredSpace | None) -> SweepTables:
+    """The tables again, with their space as it was read: a report asks for it in each of its figures."""
+    known = SweepTables(**{field.name: getattr(sweep, field.name) for field in fields(SweepTables)})
+    _known[known] = space
+    return known
 
 
 def stored_space(sweep: SweepTables) -> StoredSpace | None:
     """Return the space of a sweep as of its last change; None if the sweep has no ``sweep.yaml``.
 
+    Tables of :func:`with_space` have the space that it was given.
+
     Raises:
         UserError: the file is damaged, is of another version, or does not fit the trials.
     """
-    if sweep not in _read_already:
-        _read_already[sweep] = _stored_space(sweep)
-    return _read_already[sweep]
-
-
-def _stored_space(sweep: SweepTables) -> StoredSpace | None:
+    if sweep in _known:
+        return _known[sweep]
     document = SweepFolder(sweep.path).space_document()
     if document is None:
         return None

@@ -34,15 +34,17 @@ def require_fields(config: TrialConfig) -> None:
     """Check that the fields of a method's config, whose mappings may have any keys, have columns of their own.
 
     Raises:
-        UserError: two of them have one path, or a path is the name of another column.
+        UserError: two of them have one column, or a name is kept for values of other types.
     """
     said, seen = f"method is {config.method!r}, whose config has", set[str]()
+    taken = TAKEN_COLUMNS["trials"].union(RESULT)
     for path, _ in leaves(config.model_dump(mode="json")):
-        if path in seen:
-            raise UserError(f"{said} two fields with the path {path!r}: write no keys with dots beside mappings")
-        seen.add(path)
-        if taken := name_taken(path, ()):
-            raise UserError(f"{said} the field {shown(path)}, {taken}: rename its key")
+        column = f"{OF_CONFIG}{path}" if path in taken else path
+        if column in seen:
+            raise UserError(f"{said} two fields whose column in the table trials is {column!r}: rename a key")
+        seen.add(column)
+        if end := _end_beside(path):
+            raise UserError(f"{said} the field {shown(path)}, {_FOR_OTHERS.format(end)}: rename its key")
 
 
 def name_taken(name: object, reserved: Collection[str]) -> str:
@@ -53,8 +55,15 @@ def name_taken(name: object, reserved: Collection[str]) -> str:
         return "but the tables have that column already"
     if name.startswith(OF_CONFIG):
         return f"but {OF_CONFIG}* is for fields of configs"
-    end = next((end for end in BESIDE_ENDS if name.endswith(end)), "")
-    return f"but *{end} is for values of another type than their column's" if end else ""
+    end = _end_beside(name)
+    return _FOR_OTHERS.format(end) if end else ""
+
+
+_FOR_OTHERS = "but *{} is for values of another type than their column's"
+
+
+def _end_beside(name: str) -> str:
+    return next((end for end in BESIDE_ENDS if name.endswith(end)), "")
 
 
 def is_unicode(text: str) -> bool:

@@ -132,7 +132,7 @@ def _acquire(lock: FileLocked) -> None:
     except OSError as error:
         if error.errno != errno.ETIMEDOUT:
             raise
-        _log.warning("waiting for the process that has locked %s: it reads the same data", lock.path)
+        _log.warning("waiting for the process that has locked %s: it reads or downloads the same data", lock.path)
         lock.acquire()
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from ray.tune.search import Searcher
 
-from sweeper.execution.assignment_messages import message_of
+from sweeper.execution.assignment_messages import AssignmentMessages
 from sweeper.execution.driver_storage import DriverStorage
 from sweeper.execution.live_view import LiveView
 from sweeper.execution.on_ray.callbacks import Callbacks
@@ -30,7 +30,6 @@ from trials.methods.parsing import parse
 from trials.plugins.importing import sent
 from trials.running.shared_trials import shared_by
 from trials.storage import files
-from trials.storage.data_used import name_of
 from trials.storage.leases.lease import Lease
 from trials.storage.trial_folder import TrialFolder
 
@@ -73,7 +72,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         self.storage = DriverStorage(plan, display.note)
         self._endings = ShownEndings(plan, display, self.memory.why)
         with self.storage.patience.active():
-            self._fingerprints = {used.name: used.fingerprint for used in plan.folder.data()}
+            self._messages = AssignmentMessages(plan)
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle nothing: Tune pickles its searcher at the start, and this one has no state to save."""
@@ -108,11 +107,10 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
 
     def _message(self, assignment: Assignment) -> dict[str, Any]:
         """The assignment as JSON, for a worker."""
-        message = message_of(self.plan, assignment)
+        message = self._messages.of(assignment)
         request, alone = self.places.request(assignment)
         return {
             **message,
-            "data": self._fingerprints.get(name_of(message["config"])),
             "gpu": request.each.get("GPU", 0),
             "resources": dict(request.each),
             "pieces": request.pieces,

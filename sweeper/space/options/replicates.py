@@ -52,7 +52,8 @@ class JudgeByMedian(PointJudge):
     name: Literal["median"] = "median"
 
     def value(self, values: Sequence[float], sign: int) -> float:
-        return statistics.median(values)
+        middle = (statistics.median_low(values), statistics.median_high(values))
+        return mean_of(middle)  # of any two numbers, where their sum may be infinite
 
 
 def _spread(values: Sequence[float]) -> float:
@@ -73,7 +74,7 @@ class JudgeByLowerBound(PointJudge):
     k: float = Field(default=1.0, ge=0)
 
     def value(self, values: Sequence[float], sign: int) -> float:
-        return mean_of(values) - sign * self.k * (_spread(values) if len(values) > 1 else 0.0)
+        return mean_of(values) - (sign * self.k * _spread(values) if self.k and len(values) > 1 else 0.0)
 
 
 JUDGES: dict[str, type[PointJudge]] = {

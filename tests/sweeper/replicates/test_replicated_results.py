@@ -46,6 +46,7 @@ def test_a_row_per_point_with_the_value_that_the_search_was_told(tmp_path: Path)
     space = space_with(5, replicates={"judge": {"name": "lower_bound", "k": 0.5}})
     sweep = ran(space, tmp_path / "s")
     points, plan = sweep.points(), begun(space, tmp_path / "s")
+    assert points["missed"].dtype == "float64"  # also without constraints
     assert points[["cell", "point"]].to_numpy().tolist() == [[cell, n] for cell in CELLS for n in range(5)]
     for row in points.to_dict("records"):
         outcome = replicated(plan, row["cell"]).outcomes[row["point"]]

@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
+import sweeper
 from sweeper import comparison_plot, lineage_plot
 from sweeper.cli import COMPLETE, main
 from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.report.gathered import gathered
+from sweeper.results.stored_space import stored_space
 from tests.sweeper.command_line import wrong
 from tests.sweeper.sweeps import begun, make_space
 from tests.upgrade.stored import STORAGE
@@ -276,3 +279,12 @@ def test_sweep_yaml_reads_back_as_written(tmp_path: Path) -> None:
     folder.append(document)
     (read,) = folder.documents()
     assert repr(read) == repr(document)  # repr tells 1, 1.0 and True apart
+
+
+def test_tables_of_a_report_keep_their_space_and_others_read_it_anew(tmp_path: Path) -> None:
+    plan = begun(make_space(search={}, samples=1), tmp_path / "small")
+    plan.folder.append({"space": plan.space.document()})
+    loaded, reported = sweeper.load(tmp_path / "small"), gathered(tmp_path / "small")
+    (tmp_path / "small" / "sweep.yaml").unlink()
+    assert stored_space(loaded) is None
+    assert stored_space(reported.sweep) == reported.space

@@ -53,7 +53,7 @@ def test_a_long_wait_is_said_and_goes_on(
         thread.join(20)
     assert done.is_set()
     assert [record.getMessage() for record in caplog.records] == [
-        f"waiting for the process that has locked {other.path}: it reads the same data"
+        f"waiting for the process that has locked {other.path}: it reads or downloads the same data"
     ]
 
 
@@ -61,6 +61,11 @@ def test_a_short_wait_is_not_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(cache, "cache_dir", lambda: tmp_path)
-    with caplog.at_level(logging.WARNING), cached(tmp_path), one_at_a_time(tmp_path):
-        pass
+    (tmp_path / "decoded").mkdir()
+    for waits in (cached, one_at_a_time):
+        other = FileLocked(tmp_path / "decoded" / "key.lock")
+        other.acquire()
+        threading.Timer(0.2, other.release).start()
+        with caplog.at_level(logging.WARNING), waits(tmp_path):
+            assert other._file is None
     assert not caplog.records

@@ -231,8 +231,8 @@ class Keyed(Own):
     ("fields", "said"),
     [
         *(({"weights": {f"a{end}": "b"}}, f"field 'weights.a{end}', but *{end} is for values") for end in BESIDE_ENDS),
-        ({"weights": {"a.b": 1, "a": {"b": 2}}}, "two fields with the path 'weights.a.b'"),
-        ({"config": {"density": 1}}, "field 'config.density', but config.* is for fields of configs"),
+        ({"weights": {"a.b": 1, "a": {"b": 2}}}, "two fields whose column in the table trials is 'weights.a.b'"),
+        ({"config": {"precision": 1}}, "two fields whose column in the table trials is 'config.precision'"),
     ],
 )
 def test_keys_of_a_config_that_are_other_columns_are_refused(
@@ -243,6 +243,7 @@ def test_keys_of_a_config_that_are_other_columns_are_refused(
     with known(METHODS, "own", Keyed):
         content = {**BASE, "method": "own", "train": recipe}
         assert parse({**content, "weights": {"conv1.weight": 0.5, "a": {"text": 1}}}).weights["a"] == {"text": 1}
+        assert parse({**content, "config": {"lr": 0.5}}).config == {"lr": 0.5}
         with pytest.raises(UserError, match=re.escape(said)):
             parse({**content, **fields})
 

@@ -67,7 +67,7 @@ def packs_of(sweep: Place, *, thorough: bool | None = None) -> Packs | None:
 
 
 def _without_manifest(sweep: Place, thorough: bool) -> Packs | None:
-    if not thorough or not any(map(FILE_NAME.fullmatch, files.names(sweep / PACKED))):
+    if not thorough or not any(map(FILE_NAME.fullmatch, files.names(sweep / PACKED))):  # a manifest precedes them
         forget_packs(sweep)
         return None
     with _lock:
