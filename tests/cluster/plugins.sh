@@ -15,7 +15,7 @@ trial:
   method: sample_plugin.snip:Snip
   model: sample_plugin.networks:SampleNet
   dataset: sample_plugin.shapes:shapes
-  train: {epochs: 400}  # long enough for workers to start on the other machine
+  train: {epochs: 1000}  # long enough for workers to start on the other machine
 grid:
   density: [0.5, 0.2]
   seed: [0, 1, 2, 3, 4, 5]
