@@ -181,7 +181,7 @@ def test_the_memory_monitor_of_ray_kills_workers(
     monkeypatch.setenv("RAY_memory_usage_threshold", "0.0001")
     monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "15000")
     path = tmp_path / "short" / "small"
-    driver = drivers.start(*arguments("short", "--set", "trial.prune.epochs=20"))
+    driver = drivers.start(*arguments("short", "--set", "trial.prune.epochs=200"))  # longer than until it looks
     driver.wait_until(lambda: "at most 1 at once" in driver.said, "the monitor to kill")
     why = "Ray's memory monitor killed its process, since memory ran short on its machine ("
     assert why in driver.said, driver.said
