@@ -22,15 +22,20 @@ def mean_of(numbers: Sequence[float]) -> float:
         return scale * (math.fsum(number / scale for number in numbers) / len(numbers))
 
 
+def squares_of(numbers: Sequence[float]) -> float:
+    """Sum of the squared differences from the mean; infinite if float64 cannot hold it."""
+    centre = mean_of(numbers)
+    try:
+        return math.fsum((number - centre) ** 2 for number in numbers)
+    except OverflowError:
+        return math.inf
+
+
 def deviation_of(numbers: Sequence[float]) -> float:
     """Standard deviation (ddof 1); NaN of fewer than two numbers, and where one is not finite."""
     if len(numbers) < 2 or not all(map(math.isfinite, numbers)):
         return math.nan
-    centre = mean_of(numbers)
-    try:
-        squares = math.fsum((number - centre) ** 2 for number in numbers)
-    except OverflowError:
-        squares = math.inf
+    squares = squares_of(numbers)
     if math.isinf(squares) or (squares < _SMALL and max(numbers) > min(numbers)):
         scale = max(map(abs, numbers))
         return scale * deviation_of([number / scale for number in numbers])

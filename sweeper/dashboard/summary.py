@@ -13,6 +13,7 @@ from sweeper.dashboard.parameters import common_distribution, shown_value
 from sweeper.folder.confirmations import confirmation_of
 from sweeper.folder.sweep_folder import Record, SweepFolder
 from sweeper.means import mean_of
+from sweeper.screen.number_texts import fixed
 from sweeper.search.cells.cell_studies import StudiedPoint
 from sweeper.space.space import Space
 from sweeper.space.values import finite_number
@@ -112,6 +113,6 @@ def summary_attrs(space: Space, records: Iterable[Record]) -> dict[str, Any]:
             confirms = confirmation_of(sample)
             if confirms is not None:
                 value = finite_number(record.state.result.get(space.objective)) if record.state else None
-                shown = "not complete" if value is None else f"{space.objective} {value:.4f}"
+                shown = "not complete" if value is None else f"{space.objective} {fixed(value, 4)}"
                 found.setdefault(sample.cell, []).append(f"{record.id} confirms {confirms.trial}: {shown}")
     return {f"confirmations of {cell or 'the cell'}": sorted(lines) for cell, lines in found.items()}

@@ -25,6 +25,7 @@ from rich.text import Text
 from sweeper.console import NotebookConsole
 from sweeper.execution.notebook_panel import NotebookPanel
 from sweeper.screen.activity import REFRESHES_PER_SECOND, spinner_of
+from sweeper.screen.number_texts import fixed
 from sweeper.screen.trial_panel import TrialPanel
 from trials.errors import one_line
 from trials.storage.rows import FINISHED
@@ -236,7 +237,7 @@ class LiveView:
         return True
 
     def _line(self, trial_id: str, cell: str, status: str, value: float | None, seconds: float | None) -> str:
-        figure = "" if value is None else f" {self.objective} {value:.4f}"
+        figure = "" if value is None else f" {self.objective} {fixed(value, 4)}"
         took = "" if seconds is None else f" ({seconds:.1f} s)"
         return f"{self._progress()} {trial_id} {cell} {status}{figure}{took}".replace("  ", " ")
 
@@ -283,7 +284,7 @@ class LiveView:
         ]
         return TrialPanel(
             headline,
-            [(cell, f"{self.objective} {value:.4f}") for cell, value in best],
+            [(cell, f"{self.objective} {fixed(value, 4)}") for cell, value in best],
             [(name, t.cell, f"{_where(t.row)} ({_duration(now - t.since)})") for name, t in running],
             (CELLS_SHOWN, RUNNING_SHOWN),
             self._spinner_at(now),

@@ -15,6 +15,7 @@ from sweeper.paired.comparison_table import SweepComparison, compare_sweeps
 from sweeper.results.report import standing
 from sweeper.results.rows_of_frames import rows_of
 from sweeper.results.tables import read
+from sweeper.screen.number_texts import fixed
 from trials.storage.place import Place, place
 from trials.storage.sweep_path import sweep_path
 
@@ -81,11 +82,11 @@ def _value(value: Any) -> str:
 
 
 def _number(value: float | None, scale: float, sign: str = "") -> str:
-    return _NONE if value is None or math.isnan(value) else f"{scale * value:{sign}.2f}"
+    return _NONE if value is None or math.isnan(value) else fixed(scale * value, 2, sign)
 
 
 def _spread(mean: float | None, std: float | None, scale: float) -> str:
-    return _NONE if mean is None else f"{scale * mean:.2f} ± {_number(std, scale)}"
+    return _NONE if mean is None else f"{fixed(scale * mean, 2)} ± {_number(std, scale)}"
 
 
 def _interval(low: float | None, high: float | None, scale: float) -> str:

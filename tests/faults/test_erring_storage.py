@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import random
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,6 @@ import pytest
 
 from sweeper import cli
 from sweeper.execution.assigned_trial import run_assigned
-from sweeper.execution.on_ray import requirements
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.tables import compact_tables
 from sweeper.search.plan import Plan
@@ -30,9 +27,7 @@ from tests.trials.small_trials import RECIPE, config_of, folder_of, run_in
 from trials import __main__ as trial_command
 from trials.config.trial_config import TrialConfig
 from trials.errors import StorageError
-from trials.storage import files
 from trials.storage.leases.lease import Lease
-from trials.storage.leases.owner import has_ended, new_token
 from trials.storage.outages import StoragePatience
 from trials.storage.rows import FINISHED
 from trials.storage.trial_folder import TrialFolder
@@ -345,75 +340,3 @@ def test_the_command_of_a_sweep_ends_with_74(
     put_in_place_of_ray(monkeypatch, run_plan)
     assert cli.main(["--space", "small.yaml", "--storage", "results"]) == cli.STORAGE == 74
     assert capsys.readouterr().err.splitlines()[-1] == "error: the storage has not worked for 600 s"
-
-
-@pytest.mark.fault("leftovers")
-def test_leftovers_are_removed_and_files_of_living_writers_are_not(tmp_path: Path) -> None:
-    living = files.temporary_of(tmp_path / "state.json", new_token())
-    machine, _, started, unique = new_token().split("-")
-    dead = files.temporary_of(tmp_path / "rows" / "a.parquet", f"{machine}-{2**22 + 1}-{started}-{unique}")
-    elsewhere = files.temporary_of(tmp_path / "state.json", f"{'0' * 8}-1-2-{unique}")
-    old = files.temporary_of(tmp_path / "config.json", f"{'0' * 8}-1-2-{unique}")
-    earlier = tmp_path / ".sweep.yaml.4711.tmp"
-    (tmp_path / "rows").mkdir()
-    for path in (living, dead, elsewhere, old, earlier):
-        path.write_text("half")
-    os.utime(old, (time.time() - 2 * files.LEFTOVER_S,) * 2)
-    TrialFolder(tmp_path).begin()
-    assert set(tmp_path.rglob("*.tmp")) == {living, elsewhere}
-
-
-@pytest.mark.fault("leftovers")
-def test_probes_of_a_killed_driver_are_leftovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Path] = []
-    monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: made.append(path))  # as a kill before it
-    files.require_writable(tmp_path)
-    files._now_of(tmp_path)
-    folder = requirements._new_folder(tmp_path)
-    monkeypatch.undo()
-    assert isinstance(folder, Path)
-    folder.mkdir()
-    (folder / "driver").write_bytes(b"driver")
-    assert set(tmp_path.iterdir()) == {*made, folder}
-    files.remove_leftovers(tmp_path)
-    assert set(tmp_path.iterdir()) == {*made, folder}  # their process lives
-    machine, pid, started, _ = new_token().split("-")
-    for path in (*made, folder):
-        path.rename(path.with_name(path.name.replace(f"{machine}-{pid}-{started}", f"{machine}-{2**22 + 1}-{started}")))
-    others = tmp_path / ".cache.tmp"  # of a program that keeps its own files there
-    others.mkdir()
-    os.utime(others, (time.time() - 2 * files.LEFTOVER_S,) * 2)
-    files.remove_leftovers(tmp_path)
-    assert list(tmp_path.iterdir()) == [others]
-
-
-def test_a_probe_on_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, content: bytes) -> int:
-        path.touch()
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space"):
-        files.require_writable(tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_names_of_temporary_files_are_never_the_same() -> None:
-    assert len({new_token() for _ in range(1000)}) == 1000
-    assert not has_ended(new_token())
-    assert not has_ended("somebody else's")
-
-
-def test_a_writer_whose_file_was_taken_writes_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, taken = os.fsync, [False]
-
-    def fsync(file: int) -> None:
-        if not taken[0]:
-            taken[0] = True
-            for path in tmp_path.glob(".*.tmp"):
-                path.unlink()
-        real(file)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    files.write(tmp_path / "file", b"x")
-    assert (tmp_path / "file").read_bytes() == b"x"

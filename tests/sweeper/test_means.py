@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from sweeper.means import deviation_of, mean_of
 from sweeper.paired.paired_tests import paired_test
+from sweeper.screen.number_texts import fixed
 from sweeper.search.cells.racing import can_matter, pooled_spread
 from sweeper.space.options.replicates import JUDGES
 
@@ -70,3 +71,12 @@ def test_infinities() -> None:
     assert math.isnan(mean_of([math.inf, -math.inf]))
     assert math.isnan(mean_of([]))
     assert math.isnan(deviation_of([1.0]))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.123456, "0.1235"), (-2.0, "-2.0000"), (1.5e308, "1.5e+308"), (-1e15, "-1e+15"),
+                        (math.inf, "inf"), (math.nan, "nan")],
+)  # fmt: skip
+def test_numbers_have_decimals_unless_they_are_large(value: float, text: str) -> None:
+    assert fixed(value, 4) == text
+    assert fixed(value, 4, "+") == (text if text.startswith("-") else f"+{text}")

@@ -10,6 +10,7 @@ from sweeper.results.frames import SweepTables
 from sweeper.results.rows_of_frames import rows_of
 from sweeper.results.stored_space import StoredSpace
 from sweeper.results.summary import ACCURACIES, column_of, summarise
+from sweeper.screen.number_texts import fixed
 from trials.storage.rows import Row
 
 
@@ -50,7 +51,7 @@ def _texts(summary: pd.DataFrame, objectives: Sequence[str], groups: Sequence[st
     shown["report"] = [row["report"] or "" for row in rows]
     shown["confirmed"] = once([row["confirmed"] or "" for row in rows])
     scale = 100 if objectives[0].endswith("accuracy") else 1
-    own = once(["" if row["searched"] is None else f"{scale * row['searched']:.2f}" for row in rows])
+    own = once(["" if row["searched"] is None else fixed(scale * row["searched"], 2) for row in rows])
     shown[f"searched {objectives[0]}" + " %" * (scale == 100)] = own
     shown["done"] = once([f"{row['done']:.0f}/{row['trials']:.0f}" if row["trials"] else "" for row in rows])
     shown["failed"] = once([f"{row['failed']:.0f}" if row["failed"] else "" for row in rows])
@@ -76,4 +77,4 @@ def _spread(row: Row, figure: str, scale: float) -> str:
     mean, std = row[f"{figure}_mean"], row[f"{figure}_std"]
     if mean is None:
         return "–"
-    return f"{scale * mean:.2f} ± {'–' if std is None else f'{scale * std:.2f}'}"
+    return f"{fixed(scale * mean, 2)} ± {'–' if std is None else fixed(scale * std, 2)}"

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from sweeper.means import mean_of
+from sweeper.means import mean_of, squares_of
 
 CONFIDENCE = 0.95
 """Probability with which the mean of all replicates of a point that is dropped is no better than the best point."""
@@ -31,17 +31,9 @@ def pooled_spread(complete: Iterable[Sequence[float]]) -> tuple[float, int]:
     squares, freedom = 0.0, 0
     for values in complete:
         if len(values) > 1:
-            squares += _squares(values)
+            squares += squares_of(values)
             freedom += len(values) - 1
     return (math.sqrt(squares / freedom) if freedom else math.inf), freedom
-
-
-def _squares(values: Sequence[float]) -> float:
-    centre = mean_of(values)
-    try:
-        return math.fsum((value - centre) ** 2 for value in values)
-    except OverflowError:
-        return math.inf
 
 
 def can_matter(values: Sequence[float], of: int, best: float, sign: int, spread: float, freedom: int) -> bool:
